@@ -1,0 +1,23 @@
+/* Cosine between neighbouring text rows, measured for one model at each layer:
+ * turns "merge the most similar 38 %" into a fixed threshold, because a threshold
+ * is prefix-stable and a quantile of the request itself is not. */
+#ifndef TAMP_COMPRESS_CALIBRATION_H
+#define TAMP_COMPRESS_CALIBRATION_H
+
+#include "base/err.h"
+
+#define CALIBRATION_QUANTILES 101 /* 0 %, 1 %, ... 100 % */
+
+struct calibration {
+    int n_layer;        /* decoder blocks; entry 0 is the embedding, l + 1 after block l */
+    float *quantile;    /* [n_layer + 1, CALIBRATION_QUANTILES], ascending in each row */
+};
+
+int calibration_init(struct calibration *c, int n_layer, struct err *e);
+void calibration_clear(struct calibration *c);
+/* Fill one layer from n measured cosines (sorted in place). layer -1 = embedding. */
+void calibration_set(struct calibration *c, int layer, float *cosines, int n);
+/* The cosine above which `share` (0..1) of the neighbours lie. */
+float calibration_threshold(const struct calibration *c, int layer, double share);
+
+#endif

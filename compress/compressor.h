@@ -1,0 +1,107 @@
+/* THE interface of the middleware; read this first.
+ *
+ * A compressor turns n rows into m <= n rows at one stage. It is pure and
+ * deterministic: the same rows and options give the same bytes, whatever the
+ * batch, the threads or the history. It sees no HTTP, no files, no globals.
+ * Rules that the property tests check for every entry of the table:
+ *   1. sum of mass out = sum of mass in; origins partition the input
+ *   2. protected rows leave as they came, in a row of their own; text and image
+ *      rows never merge with each other
+ *   3. `off` is bit-identical to a build without the middleware
+ *   4. it fails open: if it cannot act it leaves the rows alone and says why
+ *   5. its own time is part of the report
+ * Adding one: compress/<name>.c, one line in registry.c, one test, one docs row. */
+#ifndef TAMP_COMPRESS_COMPRESSOR_H
+#define TAMP_COMPRESS_COMPRESSOR_H
+
+#include "base/arena.h"
+#include "base/err.h"
+#include "compress/rows.h"
+
+#include <stdbool.h>
+
+/* In the order in which a request passes them. */
+enum stage {
+    STAGE_PIXELS,     /* choose the resolution */
+    STAGE_VIT_LAYER,  /* between attention and MLP of each block of the vision tower */
+    STAGE_IMAGE_ROWS, /* after the projector */
+    STAGE_TEXT_ROWS,  /* after the token embedding */
+    STAGE_LM_LAYER,   /* between two decoder blocks */
+    STAGE_COUNT
+};
+#define STAGE_BIT(s) (1u << (s))
+const char *stage_name(enum stage s); /* "vit-layer" */
+
+enum modality { MODALITY_IMAGE, MODALITY_TEXT, MODALITY_LM, MODALITY_COUNT };
+const char *modality_name(enum modality m); /* the JSON key: "image", "text", "lm" */
+
+enum option_type { OPTION_FLOAT, OPTION_INT, OPTION_BOOL, OPTION_ENUM };
+
+struct compressor_option {
+    const char *name; /* JSON and YAML key: "ratio" */
+    enum option_type type;
+    double min, max, def;      /* OPTION_ENUM: index into choices */
+    const char *const *choices; /* NULL-terminated, OPTION_ENUM only */
+    bool auto_ok;              /* "auto" is allowed; stored as NaN, resolved by plan_resolve_* */
+    const char *unit;          /* "" if it has none */
+    const char *help;          /* one line */
+};
+
+#define COMPRESSOR_MAX_OPTIONS 12
+
+/* What users see; kept apart from the code that acts. */
+struct compressor_info {
+    const char *name;
+    unsigned stages;     /* STAGE_BIT mask: where it can act */
+    unsigned modalities; /* 1u << enum modality mask: whose slot of a plan it may fill */
+    const char *summary; /* one line for --help and docs */
+    const char *source;  /* paper or origin of the maths */
+    const struct compressor_option *options; /* [n_options] */
+    int n_options;
+};
+
+struct compress_call {
+    enum stage stage;
+    int layer;   /* block index at *-layer stages, else -1 */
+    int n_layer; /* blocks of the tower */
+    const float *metric; /* [rows->n, n_metric] similarity features (ViT: keys averaged over
+                            heads); NULL = the rows themselves */
+    int n_metric;
+    const double *options; /* values in the order of info.options; no NaN left */
+};
+
+struct compress_outcome {
+    const char *skipped; /* static reason when it did not act, else NULL */
+};
+
+struct compressor_ops {
+    /* rows in place. 0, or -1 only for out of memory (the caller then goes on
+     * uncompressed: rows must be untouched). scratch is rewound by the caller. */
+    int (*apply)(const struct compress_call *call, struct rows *rows, struct arena *scratch,
+                 struct compress_outcome *out, struct err *e);
+    /* Rows that will be left when it starts from n free rows, or -1 if that depends on
+     * the content. Lets the context check run before any work. */
+    int (*predict)(const double *options, int n);
+};
+
+struct compressor {
+    struct compressor_info info;
+    struct compressor_ops ops;
+};
+
+/* The one table, NULL-terminated; entry 0 is `off`. */
+extern const struct compressor *const compressors[];
+const struct compressor *compressor_find(const char *name); /* NULL if unknown */
+/* Index of an option, -1 if the method has none of that name. */
+int compressor_option_index(const struct compressor *c, const char *name);
+
+/* How vision/ and model/ call back without knowing plans: they run `run` after each
+ * layer that `wants` it. ctx belongs to the engine. NULL hook = stage not used. */
+struct stage_hook {
+    bool (*wants)(void *ctx, int layer);
+    int (*run)(void *ctx, int layer, int n_layer, struct rows *rows, const float *metric,
+               int n_metric, struct err *e);
+    void *ctx;
+};
+
+#endif

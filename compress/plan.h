@@ -1,0 +1,65 @@
+/* What will be done to one request: one method and one rate for each modality.
+ * plan = profile (+) configuration (+) request override (+) image_url.detail. */
+#ifndef TAMP_COMPRESS_PLAN_H
+#define TAMP_COMPRESS_PLAN_H
+
+#include "base/err.h"
+#include "compress/chat.h"
+#include "compress/compressor.h"
+
+#include <stddef.h>
+
+struct calibration;
+struct buf;
+
+struct plan_step {
+    const struct compressor *method; /* never NULL; &compressor `off` = nothing */
+    enum stage stage;
+    double options[COMPRESSOR_MAX_OPTIONS]; /* as info.options; NaN = auto */
+};
+
+struct plan {
+    char profile[32];
+    struct plan_step step[MODALITY_COUNT];
+    bool protect_system;  /* system prompt is never merged */
+    int protect_tail;     /* rows at the end of the last user message that never merge */
+    int min_text_rows;    /* fewer text rows than this: not worth it, skipped */
+};
+
+/* Built-in profiles, name by name; NULL past the last. */
+const char *plan_profile_name(int i);
+const char *plan_profile_summary(int i);
+
+/* Start from a profile ("off", "balanced", "product_search", "customer_service", or one
+ * that was added from the configuration). ERR_INVALID names the ones there are. */
+int plan_from_profile(struct plan *p, const char *name, struct err *e);
+
+/* Profiles of the operator, read from the configuration at start; copied. Not
+ * thread-safe: before the server starts. A name that exists is replaced. */
+int plan_add_profile(const char *name, const struct plan *p, struct err *e);
+
+/* Override: the method of one slot (options go to their defaults), then one option.
+ * Values as JSON gives them; enum options and "auto" take the text form.
+ * e->param is "compression.image.ratio". */
+int plan_set_method(struct plan *p, enum modality m, const char *method, struct err *e);
+int plan_set_number(struct plan *p, enum modality m, const char *option, double value,
+                    struct err *e);
+int plan_set_text(struct plan *p, enum modality m, const char *option, const char *value,
+                  struct err *e);
+
+/* The step for one picture: detail low = the strongest image plan, high = none, auto =
+ * the plan; `auto` ratios resolved from the original size and the rows it would cost.
+ * *skipped (may be NULL) gets a static reason when the plan was not used, else NULL. */
+void plan_image_step(const struct plan *p, enum image_detail detail, int width, int height,
+                     int n_rows, struct plan_step *out, const char **skipped);
+/* The step for the text of a prompt with n_text_rows rows; a target ratio becomes a
+ * threshold through the calibration of this model (NULL: none at hand, skipped). */
+void plan_text_step(const struct plan *p, enum modality m, int n_text_rows,
+                    const struct calibration *cal, struct plan_step *out, const char **skipped);
+
+/* "image tome ratio=4 schedule=constant; text cosine threshold=0.85": log, report, docs. */
+int plan_print(const struct plan *p, struct buf *out);
+/* Same plan -> same id, across restarts: goes into cache keys. */
+unsigned long long plan_id(const struct plan *p);
+
+#endif

@@ -1,0 +1,43 @@
+/* What the plan did to one request. Travels from plan to response; metrics add it
+ * up once, at the end. Plain data, copied by value. */
+#ifndef TAMP_COMPRESS_REPORT_H
+#define TAMP_COMPRESS_REPORT_H
+
+#include "compress/plan.h"
+
+#define REPORT_MAX_SKIPPED 8
+
+struct report_stage {
+    const char *method;  /* static name; NULL = the modality does not occur in the request */
+    enum stage stage;
+    int rows_in;
+    int rows_out;
+    double ms;           /* time spent compressing, not computing */
+};
+
+struct report {
+    char profile[32];
+    struct report_stage modality[MODALITY_COUNT];
+    struct {
+        enum stage stage;
+        const char *reason; /* static word: "too_short", "detail_high", "nothing_similar", ... */
+    } skipped[REPORT_MAX_SKIPPED];
+    int n_skipped;
+    int original_rows;   /* prompt rows before any merge */
+    int compressed_rows; /* prompt rows in the first decoder block */
+    double mean_rows_per_layer; /* over the decoder's blocks: the honest cost figure */
+};
+
+void report_init(struct report *r, const struct plan *p);
+/* Each (stage, reason) is kept once. */
+void report_skip(struct report *r, enum stage stage, const char *reason);
+void report_add(struct report *r, enum modality m, const struct plan_step *step, int rows_in,
+                int rows_out, double ms);
+double report_ratio(const struct report *r); /* original / compressed; 1 when empty */
+
+/* Run one step on rows, timed and reported; fails open. The one caller of ops.apply. */
+int compress_apply(const struct plan_step *step, enum modality m, int layer, int n_layer,
+                   struct rows *rows, const float *metric, int n_metric, struct arena *scratch,
+                   struct report *report, struct err *e);
+
+#endif

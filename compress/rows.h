@@ -1,0 +1,58 @@
+/* Rows on their way through a transformer, with what merging must not lose.
+ *
+ *   row     one vector: an embedded token, a patch, or several merged into one
+ *   mass    how many original rows it stands for
+ *   owner   for every original row, the row that stands for it now: because each
+ *           source has exactly one owner, the origins always partition the input
+ * Invariants (rows_check): sum of mass = n_source; every owner in [0, n); every
+ * row owns at least one source. */
+#ifndef TAMP_COMPRESS_ROWS_H
+#define TAMP_COMPRESS_ROWS_H
+
+#include "base/arena.h"
+#include "base/err.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum row_kind { ROW_TEXT, ROW_IMAGE };
+
+enum row_flag {
+    ROW_PROTECTED = 1, /* never merged: special, template, class token, digits, ROI, last row */
+    ROW_BREAK = 2,     /* a group of neighbours may not reach back over the start of this row:
+                          first row of a message, of a picture, of a prefill chunk */
+};
+
+struct rows {
+    int n;             /* rows now */
+    int n_source;      /* rows before any merge */
+    int n_embd;        /* width */
+    float *x;          /* [n, n_embd] */
+    float *mass;       /* [n] */
+    float *position;   /* [n] in units of original rows; a merged row keeps a real position */
+    uint8_t *kind;     /* [n] enum row_kind */
+    uint8_t *flags;    /* [n] enum row_flag */
+    int32_t *owner;    /* [n_source] */
+};
+
+/* n rows, each its own source: mass 1, position first_position + i, flags 0.
+ * Memory comes from the arena; x is not initialised. */
+int rows_init(struct rows *r, struct arena *a, int n, int n_embd, enum row_kind kind,
+              float first_position, struct err *e);
+
+/* Replace the rows by m new ones: map[i] in [0, m) is the new row of old row i
+ * (every new row gets at least one). x, mass: mass-weighted mean and sum. position,
+ * kind, flags: those of the first old row of the group (flags are or-ed).
+ * Uses scratch for temporaries. The order of new rows is given by the numbers in map. */
+int rows_merge(struct rows *r, const int32_t *map, int m, struct arena *scratch, struct err *e);
+
+/* Put rows into the order perm[new] = old. */
+int rows_permute(struct rows *r, const int32_t *perm, struct arena *scratch, struct err *e);
+
+/* The smallest source index of each row: first[n]. */
+void rows_first_source(const struct rows *r, int32_t *first);
+
+/* 0, or -1 with the invariant that is broken. For tests and debug builds. */
+int rows_check(const struct rows *r, struct err *e);
+
+#endif

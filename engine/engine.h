@@ -1,0 +1,195 @@
+/* The boundary between those who talk to people (server, cmd) and those who compute.
+ *
+ *   engine    one model + one projector, immutable once open, and one worker thread
+ *             that alone owns sequences, KV and the numeric work
+ *   job       one request on its way: prepared by the caller's thread (template,
+ *             tokenise, decode pictures), queued, run by the engine thread, read back
+ *             as events by the caller
+ * Callers may use every function below from any thread; a job belongs to one caller.
+ * Nothing here blocks on computation except engine_open, engine_close and
+ * job_wait. */
+#ifndef TAMP_ENGINE_ENGINE_H
+#define TAMP_ENGINE_ENGINE_H
+
+#include "base/arena.h"
+#include "base/err.h"
+#include "compress/chat.h"
+#include "compress/plan.h"
+#include "compress/report.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct engine;
+struct job;
+
+struct engine_params {
+    const char *model_path;
+    const char *mmproj_path;   /* NULL or "" = text only */
+    const char *chat_template; /* NULL = as the file says */
+    const char *kernel;        /* NULL = auto */
+    int ctx_size;              /* rows a sequence may hold; 0 = the model's own, at most 8192 */
+    int n_threads;             /* 0 = what the machine offers */
+    int n_parallel;            /* sequences that run at the same time, 1..64 */
+    int max_queue;             /* jobs waiting beyond those; more is ERR_BUSY */
+    int max_images;            /* in one request */
+};
+
+struct engine_info {
+    const char *model_name;   /* general.name, or the file's name */
+    const char *model_file;   /* base name of the file: the id in /v1/models */
+    const char *family;
+    const char *tokenizer;
+    const char *chat_template;
+    const char *projector;    /* NULL = text only */
+    const char *mmproj_name;  /* NULL = text only */
+    const char *kernel;       /* kernel set in use */
+    const char *blas_core;
+    const char *blas_correction; /* "" = nothing to correct */
+    int n_vocab, n_embd, n_layer, n_ctx, n_ctx_train;
+    int n_threads, n_parallel;
+    int image_rows;           /* rows of one picture, uncompressed; 0 = text only */
+    size_t weight_bytes;
+};
+
+/* Maps, checks and warms up (one real forward pass). Blocks until ready. */
+struct engine *engine_open(const struct engine_params *p, struct err *e);
+/* Cancels what still runs, joins the worker, frees everything. NULL is fine. */
+void engine_close(struct engine *en);
+const struct engine_info *engine_info(const struct engine *en);
+
+/* -- a request ------------------------------------------------------------------ */
+
+struct image_bytes {
+    const uint8_t *data; /* JPEG or PNG, as it came */
+    size_t n;
+};
+
+struct logit_bias_entry {
+    int32_t token;
+    float bias;
+};
+
+struct generation_params {
+    int max_tokens;          /* 0 = until the context is full */
+    float temperature, top_p, min_p, repeat_penalty, frequency_penalty, presence_penalty;
+    int top_k, penalty_last_n;
+    uint64_t seed;           /* drawn by the caller when the client gave none */
+    bool ignore_eos;
+    int n_choices;           /* `n`: answers to one prompt, 1..128 */
+    int n_top_logprobs;      /* -1 = no logprobs, 0..20 */
+    const struct logit_bias_entry *logit_bias;
+    int n_logit_bias;
+    const char *const *stop; /* [n_stop], UTF-8, not empty; not part of the answer */
+    int n_stop;
+};
+extern const struct generation_params generation_params_default;
+
+struct engine_request {
+    const char *id;          /* for the log */
+    struct chat chat;
+    const struct image_bytes *images; /* [chat.n_images] */
+    struct plan plan;
+    struct generation_params gen;
+    bool add_generation_prompt;
+};
+
+/* Template, tokenise, scan and decode pictures, route, check the context length: the
+ * cheap half, on the caller's thread. The job copies what it needs; the request may go.
+ * NULL with *e set (param names the field). The job must be freed with job_free. */
+struct job *job_prepare(struct engine *en, const struct engine_request *r, struct err *e);
+
+/* Rows of the prompt before any merge, for counting without running. */
+int job_prompt_rows(const struct job *j, int *text_rows, int *image_rows);
+
+/* `notify(ctx)` is called from the engine thread whenever events may be waiting: it must
+ * only wake somebody up. May be NULL when the caller uses job_wait. */
+void job_on_event(struct job *j, void (*notify)(void *ctx), void *ctx);
+
+/* Queue it. ERR_BUSY when the queue is full, ERR_UNAVAILABLE when stopping. */
+int job_submit(struct job *j, struct err *e);
+
+/* Rough seconds until a job submitted now would start: for Retry-After (>= 1). */
+int engine_retry_after(struct engine *en);
+
+/* -- what comes back -------------------------------------------------------------- */
+
+enum job_event_type {
+    JOB_EVENT_NONE,     /* nothing yet */
+    JOB_EVENT_STARTED,  /* left the queue */
+    JOB_EVENT_PROGRESS, /* prefill went on (prompt_done of prompt_total rows) */
+    JOB_EVENT_TEXT,     /* more of the answer; whole characters only */
+    JOB_EVENT_DONE,     /* one choice is finished (finish is set) */
+    JOB_EVENT_END,      /* all choices finished: job_result is complete. Last event. */
+    JOB_EVENT_ERROR     /* job_error says why. Last event. */
+};
+
+enum job_finish { JOB_FINISH_NONE, JOB_FINISH_STOP, JOB_FINISH_LENGTH };
+
+struct token_info {         /* logprobs of one generated token */
+    int32_t token;
+    float logprob;
+    size_t begin, len;      /* bytes in job_event.text */
+    int n_top;
+    struct {
+        int32_t token;
+        float logprob;
+    } top[20];
+};
+
+struct job_event {
+    enum job_event_type type;
+    int choice;
+    const char *text;       /* [text_len] UTF-8; valid until the next job_next / job_free */
+    size_t text_len;
+    const struct token_info *tokens; /* [n_tokens] when logprobs were asked for */
+    int n_tokens;
+    enum job_finish finish;
+    int prompt_done, prompt_total;
+};
+
+/* The next event without waiting; JOB_EVENT_NONE if there is none. */
+void job_next(struct job *j, struct job_event *out);
+/* Wait up to timeout_ms (-1 = for ever) for an event; false on time-out. */
+bool job_wait(struct job *j, int timeout_ms);
+
+struct job_result {
+    int prompt_rows;        /* rows really run: usage.prompt_tokens */
+    int text_rows, image_rows;
+    int cached_rows;
+    int completion_tokens;  /* all choices */
+    double queue_ms, image_decode_ms, vision_ms, compress_ms, prompt_ms, predicted_ms;
+    double first_token_ms;  /* from submit to the first token */
+    double total_ms;
+    size_t kv_bytes;        /* stored by this request at its end */
+    size_t kv_bytes_saved;  /* against the same request uncompressed */
+    size_t peak_bytes;      /* memory of this request: KV, activations, pictures */
+    struct report report;
+};
+/* Complete after JOB_EVENT_END; after an error what was known until then. */
+const struct job_result *job_result(const struct job *j);
+const struct err *job_error(const struct job *j);
+/* Text of a token for logprobs (bytes may be part of a character). */
+const char *engine_token_text(const struct engine *en, int32_t token, size_t *len);
+
+/* The client left: frees its slot within one step. Idempotent, any state. */
+void job_cancel(struct job *j);
+/* Cancels if needed and gives the job back; does not wait for the engine thread. */
+void job_free(struct job *j);
+
+/* -- the state for /health and /metrics -------------------------------------------- */
+
+struct engine_stats {
+    int n_running, n_waiting;
+    size_t kv_used_bytes, kv_total_bytes;
+    bool alive;             /* false: the worker has not moved for 10 s while it had work */
+    uint64_t n_done, n_cancelled, n_failed;
+    uint64_t image_worker_restarts;
+};
+void engine_stats(struct engine *en, struct engine_stats *out);
+
+/* No new jobs from now on (job_submit: ERR_UNAVAILABLE); running ones go on. */
+void engine_stop_accepting(struct engine *en);
+
+#endif

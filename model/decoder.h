@@ -1,0 +1,52 @@
+/* The shared backbone: one decoder for rows, wherever they come from. */
+#ifndef TAMP_MODEL_DECODER_H
+#define TAMP_MODEL_DECODER_H
+
+#include "base/arena.h"
+#include "base/err.h"
+#include "compress/compressor.h"
+#include "compress/rows.h"
+#include "model/kv_cache.h"
+#include "model/tokenizer.h"
+#include "tensor/compute.h"
+#include "tensor/gguf.h"
+
+struct decoder;
+
+struct decoder_info {
+    const char *family; /* "llama", "qwen2", ... */
+    const char *name;   /* general.name */
+    int n_layer, n_embd, n_head, n_head_kv, head_dim, n_vocab;
+    int n_ctx_train;
+    size_t weight_bytes;
+};
+
+/* The mapping stays the caller's and must outlive the decoder. */
+struct decoder *decoder_open(const struct gguf *g, struct err *e);
+void decoder_close(struct decoder *d);
+const struct decoder_info *decoder_info(const struct decoder *d);
+struct kv_shape decoder_kv_shape(const struct decoder *d);
+
+/* Token ids -> x [n, n_embd], embedding scale of the family applied. Pictures' rows are
+ * not scaled (as llama.cpp does). Every id must be in [0, n_vocab). */
+void decoder_embed(const struct decoder *d, const token_id *ids, int n, float *x,
+                   const struct compute *c);
+
+/* A slice of one sequence in a pass: rows that continue it. */
+struct decoder_slice {
+    struct kv_cache *kv;    /* gets the new rows appended; its groups' lengths grow */
+    struct rows *rows;      /* consumed: x is overwritten layer by layer, n may shrink at a hook */
+    const struct stage_hook *hook; /* lm-layer stage; may be NULL. hook->wants must agree with
+                                      the cutoffs the kv cache was made for */
+    bool use_log_mass;      /* add log(mass) of each key row to the attention logits */
+    bool all_logits;        /* logits of every row that is left; else of the last row only */
+    float *logits;          /* out: [1 or rows left, n_vocab], or NULL = none wanted */
+};
+
+/* One pass: all slices' rows go through the linear layers together, attention runs
+ * per slice. On failure the kv caches are as before. ERR_NUMERICAL when logits are not
+ * finite. Positions: rows->position; the caller sets kv->n_positions. */
+int decoder_run(const struct decoder *d, struct decoder_slice *slices, int n_slices,
+                const struct compute *c, struct arena *scratch, struct err *e);
+
+#endif

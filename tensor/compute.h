@@ -1,0 +1,15 @@
+/* What a numeric function needs beside its operands: the pool and the kernels
+ * chosen for this machine. One per engine thread; borrowed, never owned. */
+#ifndef TAMP_TENSOR_COMPUTE_H
+#define TAMP_TENSOR_COMPUTE_H
+
+#include "base/threads.h"
+
+struct kernels;
+
+struct compute {
+    struct pool *pool;             /* NULL = the calling thread alone */
+    const struct kernels *kernels; /* from kernels_choose, never NULL */
+};
+
+#endif

@@ -1,0 +1,39 @@
+/* The inner loops, one struct of functions for each instruction set. The portable
+ * reference (kernels_ref.c) is the specification: every other set is tested
+ * against it on odd sizes, tails and guard pages. */
+#ifndef TAMP_TENSOR_KERNELS_H
+#define TAMP_TENSOR_KERNELS_H
+
+#include "base/err.h"
+#include "tensor/gguf.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct kernels {
+    const char *name; /* "ref", "avx2", ...: what --kernel takes */
+
+    /* sum_i a[i] * b[i] */
+    float (*dot_f32)(const float *a, const float *b, int n);
+    /* y[i] += s * x[i] */
+    void (*axpy_f32)(float *y, const float *x, float s, int n);
+    /* the same two with a half-precision operand (the KV cache) */
+    float (*dot_f16)(const uint16_t *a, const float *b, int n);
+    void (*axpy_f16)(float *y, const uint16_t *x, float s, int n);
+    void (*f32_to_f16)(uint16_t *y, const float *x, int n);
+    void (*f16_to_f32)(float *y, const uint16_t *x, int n);
+
+    /* One matrix row (GGUF blocks, n elements, n a multiple of the block) times
+     * fp32 activations. NULL entries are never called: tensor_type_traits knows. */
+    float (*dot_row[TENSOR_TYPE_COUNT])(const void *row, const float *x, int n);
+    /* One matrix row to fp32. */
+    void (*dequantize_row[TENSOR_TYPE_COUNT])(const void *row, float *y, int n);
+};
+
+/* name NULL or "auto": the best set this CPU has. NULL with *e set if the name is
+ * unknown (the message lists the names) or this CPU cannot run it. */
+const struct kernels *kernels_choose(const char *name, struct err *e);
+/* Names in order, NULL-terminated; for --help. */
+const char *const *kernels_names(void);
+
+#endif

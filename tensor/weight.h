@@ -1,0 +1,40 @@
+/* One weight matrix, shared by the vision tower and the decoder: y = W x + b. */
+#ifndef TAMP_TENSOR_WEIGHT_H
+#define TAMP_TENSOR_WEIGHT_H
+
+#include "base/err.h"
+#include "tensor/compute.h"
+#include "tensor/gguf.h"
+
+#include <stddef.h>
+
+struct weight {
+    int n_out; /* rows */
+    int n_in;  /* columns */
+    enum tensor_type type;
+    const void *data; /* GGUF blocks, row by row; borrowed from the mapping */
+    size_t row_bytes;
+    const float *bias; /* [n_out] or NULL; owned */
+};
+
+/* Bind a tensor of shape {n_in, n_out} (and bias of {n_out}, name NULL = none).
+ * Fails when absent, of another shape or of an unknown type; names the tensor. */
+int weight_bind(struct weight *w, const struct gguf *g, const char *name, const char *bias_name,
+                int n_in, int n_out, struct err *e);
+void weight_clear(struct weight *w);
+
+/* A vector or table as fp32, dequantised into memory that the caller frees with
+ * mem_free. n is the number of elements the tensor must have. NULL with *e set. */
+float *weight_vector(const struct gguf *g, const char *name, size_t n, struct err *e);
+
+/* y[r, 0..n_out) = W x[r, 0..n_in) + bias, r in [0, n_rows). x and y must not overlap.
+ * ldx, ldy: elements from one row to the next. A row's result does not depend on the
+ * number of threads. Many rows go through BLAS on dequantised panels, few rows through
+ * the row kernels on the blocks as they are. Returns 0, or -1 out of memory. */
+int weight_matmul(const struct weight *w, const float *x, int ldx, int n_rows, float *y, int ldy,
+                  const struct compute *c, struct err *e);
+
+/* Row i as fp32: token embeddings. y [n_in]. */
+void weight_row(const struct weight *w, int i, float *y, const struct compute *c);
+
+#endif

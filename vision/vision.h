@@ -1,0 +1,48 @@
+/* The vision side: one mmproj file (tower + projector), pictures in, rows of the
+ * language model's width out. Immutable after opening; vision_encode may be called
+ * by one thread at a time. */
+#ifndef TAMP_VISION_VISION_H
+#define TAMP_VISION_VISION_H
+
+#include "base/arena.h"
+#include "base/err.h"
+#include "compress/compressor.h"
+#include "compress/rows.h"
+#include "tensor/compute.h"
+#include "vision/image.h"
+
+struct vision;
+
+struct vision_info {
+    const char *name;      /* general.name of the file */
+    const char *projector; /* "internvl", "mlp", "idefics3" */
+    int image_size;        /* side in pixels that a picture is resized to */
+    int patch_size;
+    int n_patches;         /* tower rows for one picture, class token not counted */
+    int n_rows;            /* rows for the language model, uncompressed */
+    int n_layer, n_embd, n_head;
+    int n_embd_out;        /* the language model's width */
+    bool merge_in_tower;   /* false: the projector needs the full grid, vit-layer is skipped */
+    const char *text_before; /* around each picture in the prompt: "<img>"; "" = nothing */
+    const char *text_after;
+};
+
+struct vision *vision_open(const char *path, struct err *e);
+void vision_close(struct vision *v);
+const struct vision_info *vision_info(const struct vision *v);
+
+/* Resize (antialiased bicubic) and normalise as the file says. Runs on HTTP threads.
+ * *pixels: [3, image_size, image_size] fp32 from the arena. */
+int vision_preprocess(const struct vision *v, const struct image *im, struct arena *a,
+                      float **pixels, struct err *e);
+
+/* One picture through tower and projector. hook (may be NULL) runs between attention
+ * and MLP of each block on the patch rows; metric = keys averaged over heads.
+ * The class token is row 0 of what the hook sees, ROW_PROTECTED. out: rows in raster
+ * order of their first patch, position = that patch's index, class token left out,
+ * owner over the n_patches patches. Memory of out from `a`; scratch is rewound. */
+int vision_encode(const struct vision *v, const float *pixels, const struct stage_hook *hook,
+                  const struct compute *c, struct arena *a, struct arena *scratch,
+                  struct rows *out, struct err *e);
+
+#endif
