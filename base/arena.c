@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#define ARENA_ALIGN 64u
+#define ARENA_ALIGN       64u
 #define ARENA_BLOCK_BYTES (256u * 1024u)
 
 struct arena_block {

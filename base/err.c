@@ -4,8 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static void fill(struct err *e, enum err_code code, const char *reason, const char *fmt,
-                 va_list ap)
+static void fill(struct err *e, enum err_code code, const char *reason, const char *fmt, va_list ap)
 {
     if (!e) {
         return;

@@ -40,7 +40,10 @@ struct err {
     char msg[512];
 };
 
-#define ERR_INIT {.code = ERR_NONE}
+#define ERR_INIT                                                                                   \
+    {                                                                                              \
+        .code = ERR_NONE                                                                           \
+    }
 #define WARN_UNUSED __attribute__((warn_unused_result))
 
 /* Fill `e` (may be NULL) and return -1. */

@@ -91,8 +91,9 @@ void log_write(enum log_level level, const char *event, const struct log_field *
 
     struct buf b;
     buf_init(&b, LOG_LINE_MAX);
-    buf_printf(&b, line_format == LOG_JSON ? "{\"time\":\"%s\",\"level\":\"%s\",\"event\":"
-                                           : "time=%s level=%s event=",
+    buf_printf(&b,
+               line_format == LOG_JSON ? "{\"time\":\"%s\",\"level\":\"%s\",\"event\":"
+                                       : "time=%s level=%s event=",
                when, names[level]);
     if (line_format == LOG_LOGFMT && is_bare(event)) {
         buf_puts(&b, event);

@@ -9,8 +9,8 @@
 #define CALIBRATION_QUANTILES 101 /* 0 %, 1 %, ... 100 % */
 
 struct calibration {
-    int n_layer;        /* decoder blocks; entry 0 is the embedding, l + 1 after block l */
-    float *quantile;    /* [n_layer + 1, CALIBRATION_QUANTILES], ascending in each row */
+    int n_layer;     /* decoder blocks; entry 0 is the embedding, l + 1 after block l */
+    float *quantile; /* [n_layer + 1, CALIBRATION_QUANTILES], ascending in each row */
 };
 
 int calibration_init(struct calibration *c, int n_layer, struct err *e);

@@ -40,11 +40,11 @@ enum option_type { OPTION_FLOAT, OPTION_INT, OPTION_BOOL, OPTION_ENUM };
 struct compressor_option {
     const char *name; /* JSON and YAML key: "ratio" */
     enum option_type type;
-    double min, max, def;      /* OPTION_ENUM: index into choices */
+    double min, max, def;       /* OPTION_ENUM: index into choices */
     const char *const *choices; /* NULL-terminated, OPTION_ENUM only */
-    bool auto_ok;              /* "auto" is allowed; stored as NaN, resolved by plan_resolve_* */
-    const char *unit;          /* "" if it has none */
-    const char *help;          /* one line */
+    bool auto_ok;               /* "auto" is allowed; stored as NaN, resolved by plan_resolve_* */
+    const char *unit;           /* "" if it has none */
+    const char *help;           /* one line */
 };
 
 #define COMPRESSOR_MAX_OPTIONS 12
@@ -62,8 +62,8 @@ struct compressor_info {
 
 struct compress_call {
     enum stage stage;
-    int layer;   /* block index at *-layer stages, else -1 */
-    int n_layer; /* blocks of the tower */
+    int layer;           /* block index at *-layer stages, else -1 */
+    int n_layer;         /* blocks of the tower */
     const float *metric; /* [rows->n, n_metric] similarity features (ViT: keys averaged over
                             heads); NULL = the rows themselves */
     int n_metric;

@@ -21,9 +21,9 @@ struct plan_step {
 struct plan {
     char profile[32];
     struct plan_step step[MODALITY_COUNT];
-    bool protect_system;  /* system prompt is never merged */
-    int protect_tail;     /* rows at the end of the last user message that never merge */
-    int min_text_rows;    /* fewer text rows than this: not worth it, skipped */
+    bool protect_system; /* system prompt is never merged */
+    int protect_tail;    /* rows at the end of the last user message that never merge */
+    int min_text_rows;   /* fewer text rows than this: not worth it, skipped */
 };
 
 /* Built-in profiles, name by name; NULL past the last. */

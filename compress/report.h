@@ -8,11 +8,11 @@
 #define REPORT_MAX_SKIPPED 8
 
 struct report_stage {
-    const char *method;  /* static name; NULL = the modality does not occur in the request */
+    const char *method; /* static name; NULL = the modality does not occur in the request */
     enum stage stage;
     int rows_in;
     int rows_out;
-    double ms;           /* time spent compressing, not computing */
+    double ms; /* time spent compressing, not computing */
 };
 
 struct report {
@@ -23,8 +23,8 @@ struct report {
         const char *reason; /* static word: "too_short", "detail_high", "nothing_similar", ... */
     } skipped[REPORT_MAX_SKIPPED];
     int n_skipped;
-    int original_rows;   /* prompt rows before any merge */
-    int compressed_rows; /* prompt rows in the first decoder block */
+    int original_rows;          /* prompt rows before any merge */
+    int compressed_rows;        /* prompt rows in the first decoder block */
     double mean_rows_per_layer; /* over the decoder's blocks: the honest cost figure */
 };
 

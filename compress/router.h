@@ -14,10 +14,10 @@ struct text_range {
 
 struct span {
     enum row_kind kind;
-    int message; /* index into chat->messages */
-    int part;    /* index into its parts */
-    struct plan_step step;           /* what will be done to it (off: nothing) */
-    bool protect_all;                /* system prompt by default, assistant tool calls, ... */
+    int message;                      /* index into chat->messages */
+    int part;                         /* index into its parts */
+    struct plan_step step;            /* what will be done to it (off: nothing) */
+    bool protect_all;                 /* system prompt by default, assistant tool calls, ... */
     const struct text_range *protect; /* [n_protect] byte ranges of the text never merged */
     int n_protect;
 };

@@ -24,15 +24,15 @@ enum row_flag {
 };
 
 struct rows {
-    int n;             /* rows now */
-    int n_source;      /* rows before any merge */
-    int n_embd;        /* width */
-    float *x;          /* [n, n_embd] */
-    float *mass;       /* [n] */
-    float *position;   /* [n] in units of original rows; a merged row keeps a real position */
-    uint8_t *kind;     /* [n] enum row_kind */
-    uint8_t *flags;    /* [n] enum row_flag */
-    int32_t *owner;    /* [n_source] */
+    int n;           /* rows now */
+    int n_source;    /* rows before any merge */
+    int n_embd;      /* width */
+    float *x;        /* [n, n_embd] */
+    float *mass;     /* [n] */
+    float *position; /* [n] in units of original rows; a merged row keeps a real position */
+    uint8_t *kind;   /* [n] enum row_kind */
+    uint8_t *flags;  /* [n] enum row_flag */
+    int32_t *owner;  /* [n_source] */
 };
 
 /* n rows, each its own source: mass 1, position first_position + i, flags 0.

@@ -37,19 +37,19 @@ struct engine_params {
 };
 
 struct engine_info {
-    const char *model_name;   /* general.name, or the file's name */
-    const char *model_file;   /* base name of the file: the id in /v1/models */
+    const char *model_name; /* general.name, or the file's name */
+    const char *model_file; /* base name of the file: the id in /v1/models */
     const char *family;
     const char *tokenizer;
     const char *chat_template;
-    const char *projector;    /* NULL = text only */
-    const char *mmproj_name;  /* NULL = text only */
-    const char *kernel;       /* kernel set in use */
+    const char *projector;   /* NULL = text only */
+    const char *mmproj_name; /* NULL = text only */
+    const char *kernel;      /* kernel set in use */
     const char *blas_core;
     const char *blas_correction; /* "" = nothing to correct */
     int n_vocab, n_embd, n_layer, n_ctx, n_ctx_train;
     int n_threads, n_parallel;
-    int image_rows;           /* rows of one picture, uncompressed; 0 = text only */
+    int image_rows; /* rows of one picture, uncompressed; 0 = text only */
     size_t weight_bytes;
 };
 
@@ -72,13 +72,13 @@ struct logit_bias_entry {
 };
 
 struct generation_params {
-    int max_tokens;          /* 0 = until the context is full */
+    int max_tokens; /* 0 = until the context is full */
     float temperature, top_p, min_p, repeat_penalty, frequency_penalty, presence_penalty;
     int top_k, penalty_last_n;
-    uint64_t seed;           /* drawn by the caller when the client gave none */
+    uint64_t seed; /* drawn by the caller when the client gave none */
     bool ignore_eos;
-    int n_choices;           /* `n`: answers to one prompt, 1..128 */
-    int n_top_logprobs;      /* -1 = no logprobs, 0..20 */
+    int n_choices;      /* `n`: answers to one prompt, 1..128 */
+    int n_top_logprobs; /* -1 = no logprobs, 0..20 */
     const struct logit_bias_entry *logit_bias;
     int n_logit_bias;
     const char *const *stop; /* [n_stop], UTF-8, not empty; not part of the answer */
@@ -87,7 +87,7 @@ struct generation_params {
 extern const struct generation_params generation_params_default;
 
 struct engine_request {
-    const char *id;          /* for the log */
+    const char *id; /* for the log */
     struct chat chat;
     const struct image_bytes *images; /* [chat.n_images] */
     struct plan plan;
@@ -127,10 +127,10 @@ enum job_event_type {
 
 enum job_finish { JOB_FINISH_NONE, JOB_FINISH_STOP, JOB_FINISH_LENGTH };
 
-struct token_info {         /* logprobs of one generated token */
+struct token_info { /* logprobs of one generated token */
     int32_t token;
     float logprob;
-    size_t begin, len;      /* bytes in job_event.text */
+    size_t begin, len; /* bytes in job_event.text */
     int n_top;
     struct {
         int32_t token;
@@ -141,7 +141,7 @@ struct token_info {         /* logprobs of one generated token */
 struct job_event {
     enum job_event_type type;
     int choice;
-    const char *text;       /* [text_len] UTF-8; valid until the next job_next / job_free */
+    const char *text; /* [text_len] UTF-8; valid until the next job_next / job_free */
     size_t text_len;
     const struct token_info *tokens; /* [n_tokens] when logprobs were asked for */
     int n_tokens;
@@ -155,16 +155,16 @@ void job_next(struct job *j, struct job_event *out);
 bool job_wait(struct job *j, int timeout_ms);
 
 struct job_result {
-    int prompt_rows;        /* rows really run: usage.prompt_tokens */
+    int prompt_rows; /* rows really run: usage.prompt_tokens */
     int text_rows, image_rows;
     int cached_rows;
-    int completion_tokens;  /* all choices */
+    int completion_tokens; /* all choices */
     double queue_ms, image_decode_ms, vision_ms, compress_ms, prompt_ms, predicted_ms;
-    double first_token_ms;  /* from submit to the first token */
+    double first_token_ms; /* from submit to the first token */
     double total_ms;
-    size_t kv_bytes;        /* stored by this request at its end */
-    size_t kv_bytes_saved;  /* against the same request uncompressed */
-    size_t peak_bytes;      /* memory of this request: KV, activations, pictures */
+    size_t kv_bytes;       /* stored by this request at its end */
+    size_t kv_bytes_saved; /* against the same request uncompressed */
+    size_t peak_bytes;     /* memory of this request: KV, activations, pictures */
     struct report report;
 };
 /* Complete after JOB_EVENT_END; after an error what was known until then. */
@@ -183,7 +183,7 @@ void job_free(struct job *j);
 struct engine_stats {
     int n_running, n_waiting;
     size_t kv_used_bytes, kv_total_bytes;
-    bool alive;             /* false: the worker has not moved for 10 s while it had work */
+    bool alive; /* false: the worker has not moved for 10 s while it had work */
     uint64_t n_done, n_cancelled, n_failed;
     uint64_t image_worker_restarts;
 };

@@ -29,15 +29,15 @@ struct prompt_piece {
     const struct prompt_source {
         size_t begin, end; /* bytes of this piece */
         int message, part;
-    } *sources; /* ascending */
+    } * sources; /* ascending */
     int n_sources;
-    int image; /* picture after this piece; -1 = none (the last piece) */
+    int image;                     /* picture after this piece; -1 = none (the last piece) */
     int image_message, image_part; /* where that picture stands in the chat */
 };
 
 /* add_generation_prompt: end with the opening of the assistant's turn. */
 int chat_template_render(const struct chat_template *t, const struct chat *chat,
-                         bool add_generation_prompt, struct arena *a,
-                         struct prompt_piece **pieces, int *n_pieces, struct err *e);
+                         bool add_generation_prompt, struct arena *a, struct prompt_piece **pieces,
+                         int *n_pieces, struct err *e);
 
 #endif

@@ -18,10 +18,10 @@ struct kv_shape {
 
 struct kv_group {
     int first_layer, n_layer;
-    int n;        /* rows stored */
-    int capacity; /* rows allocated */
-    uint16_t *k;  /* [n_layer, n_head_kv, capacity, head_dim] fp16, RoPE applied */
-    uint16_t *v;  /* [n_layer, n_head_kv, capacity, head_dim] fp16 */
+    int n;           /* rows stored */
+    int capacity;    /* rows allocated */
+    uint16_t *k;     /* [n_layer, n_head_kv, capacity, head_dim] fp16, RoPE applied */
+    uint16_t *v;     /* [n_layer, n_head_kv, capacity, head_dim] fp16 */
     float *position; /* [capacity] original position of each row (sliding windows) */
     float *log_mass; /* [capacity] added to the attention logits; NULL = never used */
 };

@@ -14,10 +14,10 @@ struct logit_bias {
 };
 
 struct sampler_params {
-    float temperature; /* 0 = greedy */
-    int top_k;         /* 0 = off */
-    float top_p;       /* 1 = off */
-    float min_p;       /* 0 = off */
+    float temperature;       /* 0 = greedy */
+    int top_k;               /* 0 = off */
+    float top_p;             /* 1 = off */
+    float min_p;             /* 0 = off */
     float repeat_penalty;    /* 1 = off */
     float frequency_penalty; /* 0 = off */
     float presence_penalty;  /* 0 = off */

@@ -37,8 +37,20 @@ struct tensor_type_traits {
 const struct tensor_type_traits *tensor_type_traits(enum tensor_type type);
 
 enum gguf_value_type {
-    GGUF_U8, GGUF_I8, GGUF_U16, GGUF_I16, GGUF_U32, GGUF_I32, GGUF_F32, GGUF_BOOL,
-    GGUF_STRING, GGUF_ARRAY, GGUF_U64, GGUF_I64, GGUF_F64, GGUF_VALUE_TYPE_COUNT
+    GGUF_U8,
+    GGUF_I8,
+    GGUF_U16,
+    GGUF_I16,
+    GGUF_U32,
+    GGUF_I32,
+    GGUF_F32,
+    GGUF_BOOL,
+    GGUF_STRING,
+    GGUF_ARRAY,
+    GGUF_U64,
+    GGUF_I64,
+    GGUF_F64,
+    GGUF_VALUE_TYPE_COUNT
 };
 
 struct gguf_string {
@@ -50,9 +62,9 @@ struct gguf_tensor {
     char name[65]; /* NUL-terminated, at most 64 bytes */
     enum tensor_type type;
     int n_dims;
-    int64_t ne[4];      /* ne[0] is contiguous: a [n_out, n_in] matrix has ne = {n_in, n_out} */
+    int64_t ne[4]; /* ne[0] is contiguous: a [n_out, n_in] matrix has ne = {n_in, n_out} */
     size_t n_bytes;
-    const void *data;   /* inside the mapping, aligned as the file says */
+    const void *data; /* inside the mapping, aligned as the file says */
 };
 
 struct gguf;
@@ -80,8 +92,7 @@ int gguf_get_int(const struct gguf *g, const char *key, int64_t min, int64_t max
 int gguf_get_float(const struct gguf *g, const char *key, double min, double max, double *out,
                    struct err *e);
 int gguf_get_bool(const struct gguf *g, const char *key, bool *out, struct err *e);
-int gguf_get_string(const struct gguf *g, const char *key, struct gguf_string *out,
-                    struct err *e);
+int gguf_get_string(const struct gguf *g, const char *key, struct gguf_string *out, struct err *e);
 
 /* Arrays: the exact element type is required. Fixed-size elements: `data` is the
  * packed array in the file (may be unaligned: read with memcpy). */

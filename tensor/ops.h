@@ -14,16 +14,16 @@ void op_rms_norm(float *y, const float *x, const float *w, int n_rows, int n, fl
 /* In place, numerically safe; returns the log-sum-exp. n >= 1. -inf entries become 0. */
 float op_softmax(float *x, int n);
 
-void op_add(float *y, const float *x, size_t n);               /* y += x */
-void op_scale(float *y, float s, size_t n);                    /* y *= s */
+void op_add(float *y, const float *x, size_t n); /* y += x */
+void op_scale(float *y, float s, size_t n);      /* y *= s */
 void op_add_scaled_rows(float *y, const float *x, const float *scale, int n_rows,
-                        int n); /* y[r] += scale * x[r] elementwise: LayerScale; scale [n] */
+                        int n);        /* y[r] += scale * x[r] elementwise: LayerScale; scale [n] */
 void op_gelu_erf(float *x, size_t n);  /* x Phi(x), exact */
 void op_gelu_tanh(float *x, size_t n); /* the tanh approximation */
 void op_gelu_quick(float *x, size_t n); /* x sigmoid(1.702 x) */
 void op_silu(float *x, size_t n);
-void op_mul(float *y, const float *x, size_t n);               /* y *= x */
-void op_softcap(float *x, size_t n, float cap);                /* cap * tanh(x / cap) */
+void op_mul(float *y, const float *x, size_t n); /* y *= x */
+void op_softcap(float *x, size_t n, float cap);  /* cap * tanh(x / cap) */
 
 /* Cosine of two vectors; 0 when one of them has no length. Accumulates in double. */
 float op_cosine(const float *a, const float *b, int n);

@@ -97,8 +97,10 @@ int main(int argc, char **argv)
         } else if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc) {
             seed = strtoull(argv[++i], NULL, 10);
         } else {
-            fprintf(stderr, "usage: %s [--list] [--no-slow] [--verbose] [--seed N] [NAME ...]\n"
-                            "NAME: part of a test's name or file\n", argv[0]);
+            fprintf(stderr,
+                    "usage: %s [--list] [--no-slow] [--verbose] [--seed N] [NAME ...]\n"
+                    "NAME: part of a test's name or file\n",
+                    argv[0]);
             return 2;
         }
     }

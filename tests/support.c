@@ -36,8 +36,7 @@ void test_skip(const char *fmt, ...)
     _exit(77);
 }
 
-void test_check_str(const char *file, int line, const char *what, const char *got,
-                    const char *want)
+void test_check_str(const char *file, int line, const char *what, const char *got, const char *want)
 {
     if (!got || strcmp(got, want) != 0) {
         test_fail(file, line, "%s is \"%s\", not \"%s\"", what, got ? got : "(null)", want);

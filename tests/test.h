@@ -24,7 +24,7 @@ struct test_case {
         __attribute__((used, section("tamp_tests"), aligned(8))) = {#test_name, (text), __FILE__,  \
                                                                     test_name, (is_slow)};         \
     static void test_name(void)
-#define TEST(test_name, text) TEST_ROW(test_name, text, 0)
+#define TEST(test_name, text)      TEST_ROW(test_name, text, 0)
 #define SLOW_TEST(test_name, text) TEST_ROW(test_name, text, 1)
 
 /* End this test as failed / skipped with a printf message. */

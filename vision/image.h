@@ -13,12 +13,12 @@ struct image {
 };
 
 struct image_limits {
-    int min_side;          /* 400 image_too_small */
-    int max_side;          /* 400 image_too_large */
-    int max_aspect;        /* 400 image_aspect */
-    uint64_t max_pixels;   /* 400 image_too_large */
-    size_t max_bytes;      /* of the file */
-    size_t memory_bytes;   /* for decoding one picture, beyond 4 * width * height */
+    int min_side;        /* 400 image_too_small */
+    int max_side;        /* 400 image_too_large */
+    int max_aspect;      /* 400 image_aspect */
+    uint64_t max_pixels; /* 400 image_too_large */
+    size_t max_bytes;    /* of the file */
+    size_t memory_bytes; /* for decoding one picture, beyond 4 * width * height */
 };
 extern const struct image_limits image_limits_default;
 

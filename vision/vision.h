@@ -18,11 +18,11 @@ struct vision_info {
     const char *projector; /* "internvl", "mlp", "idefics3" */
     int image_size;        /* side in pixels that a picture is resized to */
     int patch_size;
-    int n_patches;         /* tower rows for one picture, class token not counted */
-    int n_rows;            /* rows for the language model, uncompressed */
+    int n_patches; /* tower rows for one picture, class token not counted */
+    int n_rows;    /* rows for the language model, uncompressed */
     int n_layer, n_embd, n_head;
-    int n_embd_out;        /* the language model's width */
-    bool merge_in_tower;   /* false: the projector needs the full grid, vit-layer is skipped */
+    int n_embd_out;          /* the language model's width */
+    bool merge_in_tower;     /* false: the projector needs the full grid, vit-layer is skipped */
     const char *text_before; /* around each picture in the prompt: "<img>"; "" = nothing */
     const char *text_after;
 };
@@ -42,7 +42,7 @@ int vision_preprocess(const struct vision *v, const struct image *im, struct are
  * order of their first patch, position = that patch's index, class token left out,
  * owner over the n_patches patches. Memory of out from `a`; scratch is rewound. */
 int vision_encode(const struct vision *v, const float *pixels, const struct stage_hook *hook,
-                  const struct compute *c, struct arena *a, struct arena *scratch,
-                  struct rows *out, struct err *e);
+                  const struct compute *c, struct arena *a, struct arena *scratch, struct rows *out,
+                  struct err *e);
 
 #endif
