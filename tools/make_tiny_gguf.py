@@ -236,8 +236,9 @@ def add_weights(writer: gguf.GGUFWriter, s: Shape, n_vocab: int, seed: int) -> N
             vector(b + "attn_k_norm.weight", s.head_dim, 1.2, 0.2)
         matrix(b + "attn_output", s.n_embd, q_dim, q_dim**-0.5)
         if s.post_norms:
-            vector(b + "post_attention_norm.weight", s.n_embd, 1, 0.1)
-            vector(b + "post_ffw_norm.weight", s.n_embd, 1, 0.1)
+            # 2.5, not 1: else the embedding outweighs the layers and the model repeats its input
+            vector(b + "post_attention_norm.weight", s.n_embd, 2.5, 0.1)
+            vector(b + "post_ffw_norm.weight", s.n_embd, 2.5, 0.1)
         vector(b + "ffn_norm.weight", s.n_embd, 1, 0.1)
         matrix(b + "ffn_gate", s.n_ff, s.n_embd, into)
         matrix(b + "ffn_up", s.n_ff, s.n_embd, into)
