@@ -28,6 +28,8 @@ import gguf
 import llama_cpp as llama
 import numpy as np
 
+from chats import CHATS
+
 Q = gguf.GGMLQuantizationType
 N_PROMPT, N_GREEDY = 52, 8
 FLOATS = {Q.F32, Q.F16, Q.BF16}
@@ -70,22 +72,6 @@ MARKS = {
     "mistral-v7": "{{ '[SYSTEM_PROMPT] [INST]' }}",
     "gemma": "{{ '<start_of_turn>' + role }}",
 }
-
-
-def said(*turns: str) -> list[dict[str, str]]:
-    """'s:', 'u:' or 'a:' and the text."""
-    roles = {"s": "system", "u": "user", "a": "assistant"}
-    return [{"role": roles[turn[0]], "content": turn[2:]} for turn in turns]
-
-
-CHATS = [
-    said("u:Hi"),
-    said("s:You are a shop assistant.", "u:Where is my order?"),
-    said("u:Where is my order?", "a:May I have the number?", "u:4711"),
-    said("s:You are a shop assistant.", "u:Where is my order?", "a:May I have the number?", "u:4711", "a:It is on its way.", "u:Thanks!"),
-    said("s: Be brief.\n", "u:  spaces around \n", "a: \n answer ", "u:line one\n\nline two"),
-    said("u:你好 😀 <b>&amp;</b> {{ x }}"),
-]
 
 
 # --- llama.cpp -------------------------------------------------------------------------
