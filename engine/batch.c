@@ -1,0 +1,433 @@
+/* Who runs in the next pass. A step is one picture through the tower, or one pass of
+ * the decoder that mixes the next rows of all running answers with one chunk of one
+ * prompt. Cancellation is looked at before every step, so a client that leaves frees
+ * its slot within one. Engine thread only. */
+#include "engine/engine_impl.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#include <string.h>
+
+/* ---- starting ---------------------------------------------------------------------- */
+
+static int new_sampler(struct engine *en, struct job *j, struct err *e)
+{
+    const struct generation_params *g = &j->gen;
+    struct logit_bias *bias = arena_alloc(&j->arena, (size_t)g->n_logit_bias, sizeof *bias);
+    if (!bias) {
+        return err_no_memory(e, (size_t)g->n_logit_bias * sizeof *bias);
+    }
+    for (int i = 0; i < g->n_logit_bias; i++) {
+        bias[i] = (struct logit_bias){g->logit_bias[i].token, g->logit_bias[i].bias};
+    }
+    struct sampler_params p = sampler_params_default;
+    p.temperature = g->temperature;
+    p.top_k = g->top_k;
+    p.top_p = g->top_p;
+    p.min_p = g->min_p;
+    p.repeat_penalty = g->repeat_penalty;
+    p.frequency_penalty = g->frequency_penalty;
+    p.presence_penalty = g->presence_penalty;
+    p.penalty_last_n = g->penalty_last_n;
+    p.seed = g->seed + (uint64_t)j->choice;
+    p.logit_bias = bias;
+    p.n_logit_bias = g->n_logit_bias;
+    p.ignore_eos = g->ignore_eos;
+    sampler_free(j->sampler);
+    j->sampler = sampler_new(&p, en->tokenizer, e);
+    if (!j->sampler) {
+        return -1;
+    }
+    for (int r = 0; r < j->prompt.n_runs; r++) {
+        for (int i = 0; i < j->prompt.runs[r].n; i++) {
+            sampler_accept(j->sampler, j->prompt.runs[r].ids[i]);
+        }
+    }
+    return 0;
+}
+
+static int max_new_tokens(const struct engine *en, const struct job *j)
+{
+    int room = en->info.n_ctx - j->sequence.n;
+    int positions = en->info.n_ctx_train - j->sequence.n_source;
+    room = positions < room ? positions : room;
+    return j->gen.max_tokens > 0 && j->gen.max_tokens < room ? j->gen.max_tokens : room;
+}
+
+void batch_admit(struct job *j)
+{
+    j->admitted_ms = clock_ms();
+    j->result.queue_ms = j->admitted_ms - j->submitted_ms;
+    j->state = JOB_ENCODING;
+    answer_init(&j->answer, j->gen.stop, j->gen.n_stop);
+    /* A lost STARTED event costs a ping, not the request. */
+    (void)job_push(j, JOB_EVENT_STARTED, 0, "", 0, NULL, 0, JOB_FINISH_NONE);
+    log_event(LOG_DEBUG, "job_start", log_str("id", j->id),
+              log_f64("queue_ms", j->result.queue_ms));
+}
+
+/* All pictures are rows now: join them with the text and make room for keys and values. */
+static int begin_prefill(struct engine *en, struct job *j, struct err *e)
+{
+    if (pipeline_assemble(en, j, e)) {
+        return -1;
+    }
+    int cutoffs[KV_MAX_GROUPS];
+    int n_cutoffs = pipeline_cutoffs(en, j, cutoffs);
+    struct kv_shape shape = decoder_kv_shape(en->decoder);
+    if (kv_init(&j->kv, &shape, cutoffs, n_cutoffs, j->sequence.n + max_new_tokens(en, j), e)) {
+        return -1;
+    }
+    j->has_kv = true;
+    size_t n_vocab = (size_t)en->info.n_vocab;
+    j->logits = arena_alloc(&j->arena, n_vocab, sizeof *j->logits);
+    j->first_logits =
+        j->gen.n_choices > 1 ? arena_alloc(&j->arena, n_vocab, sizeof *j->first_logits) : j->logits;
+    if (!j->logits || !j->first_logits) {
+        return err_no_memory(e, n_vocab * sizeof *j->logits);
+    }
+    j->state = JOB_PREFILL;
+    return new_sampler(en, j, e);
+}
+
+/* ---- finishing ----------------------------------------------------------------------- */
+
+static void fill_result(struct engine *en, struct job *j)
+{
+    struct job_result *r = &j->result;
+    double now = clock_ms();
+    r->total_ms = now - j->submitted_ms;
+    if (j->first_token_at_ms > 0) {
+        r->first_token_ms = j->first_token_at_ms - j->submitted_ms;
+        r->predicted_ms = now - j->first_token_at_ms;
+    }
+    if (!j->has_kv) {
+        r->peak_bytes = j->arena.peak_bytes;
+        return;
+    }
+    struct kv_shape s = j->kv.shape;
+    size_t row_bytes = (size_t)s.n_head_kv * (size_t)s.head_dim * 2 * sizeof(uint16_t);
+    double layer_rows = 0;
+    for (int g = 0; g < j->kv.n_groups; g++) {
+        const struct kv_group *group = &j->kv.group[g];
+        int saved = r->report.original_rows - j->prompt_group_rows[g];
+        layer_rows += (double)j->prompt_group_rows[g] * group->n_layer;
+        r->kv_bytes_saved += (size_t)(saved > 0 ? saved : 0) * (size_t)group->n_layer * row_bytes;
+    }
+    r->report.mean_rows_per_layer = layer_rows / s.n_layer;
+    r->kv_bytes = kv_used_bytes(&j->kv);
+    r->peak_bytes = j->arena.peak_bytes + kv_bytes(&j->kv) + en->scratch.peak_bytes;
+}
+
+void batch_finish(struct engine *en, struct job *j, const struct err *error)
+{
+    fill_result(en, j);
+    if (j->has_kv) {
+        kv_clear(&j->kv);
+        j->has_kv = false;
+    }
+    sampler_free(j->sampler);
+    j->sampler = NULL;
+    answer_free(&j->answer);
+
+    pthread_mutex_lock(&en->lock);
+    for (int i = 0; i < en->n_running; i++) {
+        if (en->running[i] == j) {
+            en->running[i] = en->running[--en->n_running];
+            break;
+        }
+    }
+    if (!error) {
+        en->n_done++;
+        double service = clock_ms() - j->admitted_ms;
+        en->mean_service_ms =
+            en->mean_service_ms > 0 ? 0.8 * en->mean_service_ms + 0.2 * service : service;
+    } else if (error->code == ERR_CANCELLED) {
+        en->n_cancelled++;
+    } else {
+        en->n_failed++;
+    }
+    pthread_mutex_unlock(&en->lock);
+    job_push_end(j, error);
+    job_unref(j);
+}
+
+/* ---- tokens --------------------------------------------------------------------------- */
+
+static void fill_token_info(const struct job *j, const float *logits, int n_vocab, token_id id,
+                            struct token_info *out)
+{
+    struct token_logprob chosen;
+    struct token_logprob top[20];
+    sampler_logprobs(logits, n_vocab, id, j->gen.n_top_logprobs, &chosen, top);
+    *out =
+        (struct token_info){.token = id, .logprob = chosen.logprob, .n_top = j->gen.n_top_logprobs};
+    for (int i = 0; i < j->gen.n_top_logprobs; i++) {
+        out->top[i].token = top[i].id;
+        out->top[i].logprob = top[i].logprob;
+    }
+}
+
+/* Rows of the prompt alone stay: the next choice starts from there. */
+static void rewind_to_prompt(struct job *j)
+{
+    for (int g = 0; g < j->kv.n_groups; g++) {
+        j->kv.group[g].n = j->prompt_group_rows[g];
+    }
+    j->kv.n_positions = j->sequence.n_source;
+}
+
+static int take_token(struct engine *en, struct job *j, const float *logits, struct err *e);
+
+static int next_choice(struct engine *en, struct job *j, enum job_finish finish, struct err *e)
+{
+    if (job_push(j, JOB_EVENT_DONE, j->choice, "", 0, NULL, 0, finish)) {
+        return err_no_memory(e, sizeof(struct job_event));
+    }
+    if (++j->choice == j->gen.n_choices) {
+        batch_finish(en, j, NULL);
+        return 0;
+    }
+    answer_free(&j->answer);
+    answer_init(&j->answer, j->gen.stop, j->gen.n_stop);
+    j->n_generated = 0;
+    rewind_to_prompt(j);
+    if (new_sampler(en, j, e)) {
+        return -1;
+    }
+    return take_token(en, j, j->first_logits, e);
+}
+
+/* Send what the answer released. A token's logprob is sent even when its text is held. */
+static int send_text(struct job *j, const struct token_info *info, struct err *e)
+{
+    if (j->answer.out.len == 0 && !info) {
+        return 0;
+    }
+    return job_push(j, JOB_EVENT_TEXT, j->choice, buf_str(&j->answer.out), j->answer.out.len, info,
+                    info ? 1 : 0, JOB_FINISH_NONE)
+               ? err_no_memory(e, j->answer.out.len)
+               : 0;
+}
+
+/* Choose a token from the logits; the answer goes on with it or ends. */
+static int take_token(struct engine *en, struct job *j, const float *logits, struct err *e)
+{
+    token_id id = sampler_sample(j->sampler, logits);
+    sampler_accept(j->sampler, id);
+    j->n_generated++;
+    j->result.completion_tokens++;
+    if (tokenizer_is_eog(en->tokenizer, id) && !j->gen.ignore_eos) {
+        if (answer_end(&j->answer) || send_text(j, NULL, e)) {
+            return err_no_memory(e, j->answer.held.len);
+        }
+        return next_choice(en, j, JOB_FINISH_STOP, e);
+    }
+    struct token_info info;
+    bool want_info = j->gen.n_top_logprobs >= 0;
+    if (want_info) {
+        fill_token_info(j, logits, en->info.n_vocab, id, &info);
+    }
+    size_t len = 0;
+    const char *piece = tokenizer_piece(en->tokenizer, id, false, &len);
+    bool stopped = false;
+    if (answer_add(&j->answer, piece, len, &stopped)) {
+        return err_no_memory(e, len);
+    }
+    if (send_text(j, want_info ? &info : NULL, e)) {
+        return -1;
+    }
+    if (stopped) {
+        return next_choice(en, j, JOB_FINISH_STOP, e);
+    }
+    if (j->n_generated >= max_new_tokens(en, j)) {
+        if (answer_end(&j->answer) || send_text(j, NULL, e)) {
+            return err_no_memory(e, j->answer.held.len);
+        }
+        return next_choice(en, j, JOB_FINISH_LENGTH, e);
+    }
+    j->next_token = id;
+    j->state = JOB_DECODE;
+    return 0;
+}
+
+/* ---- one pass --------------------------------------------------------------------------- */
+
+struct pass {
+    struct decoder_slice slices[ENGINE_MAX_PARALLEL];
+    struct rows rows[ENGINE_MAX_PARALLEL];
+    struct stage_hook hooks[ENGINE_MAX_PARALLEL];
+    struct job *jobs[ENGINE_MAX_PARALLEL];
+    struct report reports[ENGINE_MAX_PARALLEL]; /* as before the pass */
+    int n;
+    int prefill_rows; /* rows of the one prompt chunk, 0 = none */
+};
+
+static int add_decode(struct engine *en, struct pass *p, struct job *j, struct err *e)
+{
+    struct rows *r = &p->rows[p->n];
+    if (rows_init(r, &en->scratch, 1, en->info.n_embd, ROW_TEXT, (float)j->kv.n_positions, e)) {
+        return -1;
+    }
+    decoder_embed(en->decoder, &j->next_token, 1, r->x, &en->compute);
+    p->slices[p->n] = (struct decoder_slice){.kv = &j->kv, .rows = r, .logits = j->logits};
+    p->reports[p->n] = j->result.report;
+    p->jobs[p->n++] = j;
+    return 0;
+}
+
+static int add_prefill(struct engine *en, struct pass *p, struct job *j, struct err *e)
+{
+    struct rows *r = &p->rows[p->n];
+    p->reports[p->n] = j->result.report;
+    if (pipeline_chunk(j, ENGINE_CHUNK_ROWS, &en->scratch, r, e) ||
+        pipeline_lm_hook(en, j, &en->scratch, &p->hooks[p->n], e)) {
+        return -1;
+    }
+    bool last = j->n_rows_done + r->n == j->sequence.n;
+    p->slices[p->n] = (struct decoder_slice){.kv = &j->kv,
+                                             .rows = r,
+                                             .hook = p->hooks[p->n].run ? &p->hooks[p->n] : NULL,
+                                             .logits = last ? j->logits : NULL};
+    p->prefill_rows = r->n;
+    p->jobs[p->n++] = j;
+    return 0;
+}
+
+static int after_prefill(struct engine *en, struct job *j, int n_rows, double ms, struct err *e)
+{
+    j->n_rows_done += n_rows;
+    j->result.prompt_ms += ms;
+    job_push_progress(j, j->n_rows_done, j->sequence.n);
+    if (j->n_rows_done < j->sequence.n) {
+        return 0;
+    }
+    j->result.prompt_rows = j->sequence.n;
+    j->kv.n_positions = j->sequence.n_source;
+    for (int g = 0; g < j->kv.n_groups; g++) {
+        j->prompt_group_rows[g] = j->kv.group[g].n;
+    }
+    j->first_token_at_ms = clock_ms();
+    if (j->first_logits != j->logits) {
+        memcpy(j->first_logits, j->logits, (size_t)en->info.n_vocab * sizeof *j->logits);
+    }
+    return take_token(en, j, j->logits, e);
+}
+
+static int after_pass(struct engine *en, const struct pass *p, int i, double ms, struct err *e)
+{
+    struct job *j = p->jobs[i];
+    if (j->state == JOB_PREFILL) {
+        return after_prefill(en, j, p->prefill_rows, ms, e);
+    }
+    j->kv.n_positions++;
+    return take_token(en, j, j->logits, e);
+}
+
+static void run_pass(struct engine *en, struct pass *p);
+
+/* A pass failed (no memory, a row that is not a number): only the request that caused it
+ * may suffer, so each gets a pass of its own. The kv caches are as before the failure. */
+static void run_each_alone(struct engine *en, const struct pass *failed)
+{
+    for (int i = 0; i < failed->n; i++) {
+        struct pass one = {.n = 0};
+        struct job *j = failed->jobs[i];
+        struct err e = ERR_INIT;
+        j->result.report = failed->reports[i];
+        int rc =
+            j->state == JOB_DECODE ? add_decode(en, &one, j, &e) : add_prefill(en, &one, j, &e);
+        if (rc) {
+            batch_finish(en, j, &e);
+        } else {
+            run_pass(en, &one);
+        }
+    }
+}
+
+static void run_pass(struct engine *en, struct pass *p)
+{
+    if (p->n == 0) {
+        return;
+    }
+    double begin = clock_ms();
+    struct err e = ERR_INIT;
+    if (decoder_run(en->decoder, p->slices, p->n, &en->compute, &en->scratch, &e)) {
+        if (p->n > 1) {
+            run_each_alone(en, p);
+        } else {
+            batch_finish(en, p->jobs[0], &e);
+        }
+        return;
+    }
+    double ms = clock_ms() - begin;
+    for (int i = 0; i < p->n; i++) {
+        struct err own = ERR_INIT;
+        if (after_pass(en, p, i, ms, &own)) {
+            batch_finish(en, p->jobs[i], &own);
+        }
+    }
+}
+
+static bool drop_if_cancelled(struct engine *en, struct job *j)
+{
+    if (!atomic_load(&j->cancelled)) {
+        return false;
+    }
+    struct err e = ERR_INIT;
+    err_reason(&e, ERR_CANCELLED, "cancelled", "the request was cancelled while it ran");
+    batch_finish(en, j, &e);
+    return true;
+}
+
+/* The oldest job that still has work before its first token. */
+static struct job *next_to_prefill(const struct engine *en)
+{
+    struct job *oldest = NULL;
+    for (int i = 0; i < en->n_running; i++) {
+        struct job *j = en->running[i];
+        if (j->state != JOB_DECODE && (!oldest || j->submitted_ms < oldest->submitted_ms)) {
+            oldest = j;
+        }
+    }
+    return oldest;
+}
+
+/* One picture, or the change from pictures to rows. -1: this job failed. */
+static int advance_encoding(struct engine *en, struct job *j, struct err *e)
+{
+    if (j->n_images_done < j->prompt.n_images && pipeline_encode_image(en, j, e)) {
+        return -1;
+    }
+    return j->n_images_done == j->prompt.n_images ? begin_prefill(en, j, e) : 0;
+}
+
+void batch_step(struct engine *en)
+{
+    for (int i = en->n_running - 1; i >= 0; i--) {
+        (void)drop_if_cancelled(en, en->running[i]);
+    }
+    struct arena_mark mark = arena_mark(&en->scratch);
+    en->scratch.peak_bytes = en->scratch.used_bytes;
+    struct pass pass = {.n = 0};
+    struct job *prompt = next_to_prefill(en);
+    struct err e = ERR_INIT;
+    if (prompt && prompt->state == JOB_ENCODING && advance_encoding(en, prompt, &e)) {
+        batch_finish(en, prompt, &e);
+        prompt = NULL;
+    }
+    for (int i = en->n_running - 1; i >= 0; i--) {
+        struct job *j = en->running[i];
+        struct err own = ERR_INIT;
+        if (j->state == JOB_DECODE && add_decode(en, &pass, j, &own)) {
+            batch_finish(en, j, &own);
+        }
+    }
+    struct err own = ERR_INIT;
+    if (prompt && prompt->state == JOB_PREFILL && add_prefill(en, &pass, prompt, &own)) {
+        batch_finish(en, prompt, &own);
+    }
+    run_pass(en, &pass);
+    arena_rewind(&en->scratch, mark);
+}

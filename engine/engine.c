@@ -1,0 +1,309 @@
+/* Opening, closing, and the worker thread that alone owns sequences and KV. */
+#include "engine/engine_impl.h"
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "tensor/blas.h"
+#include "tensor/kernels.h"
+#include "vision/image.h"
+
+#include <string.h>
+
+#define DEFAULT_CTX_SIZE 8192
+/* A worker that did not finish a step for so long, although it has work, is stuck. */
+#define ALIVE_LIMIT_NS 10000000000ull
+
+static void *worker_main(void *arg)
+{
+    struct engine *en = arg;
+    for (;;) {
+        pthread_mutex_lock(&en->lock);
+        while (!en->stopping && en->n_running == 0 && !en->queue_head) {
+            pthread_cond_wait(&en->wake, &en->lock);
+        }
+        struct job *admitted[ENGINE_MAX_PARALLEL];
+        int n_admitted = 0;
+        while (!en->stopping && en->queue_head && en->n_running < en->params.n_parallel) {
+            struct job *j = en->queue_head;
+            en->queue_head = j->next;
+            if (!en->queue_head) {
+                en->queue_tail = NULL;
+            }
+            en->n_waiting--;
+            j->queued = false;
+            en->running[en->n_running++] = j;
+            admitted[n_admitted++] = j;
+        }
+        bool stop = en->stopping;
+        pthread_mutex_unlock(&en->lock);
+        if (stop) {
+            return NULL;
+        }
+        for (int i = 0; i < n_admitted; i++) {
+            batch_admit(admitted[i]);
+        }
+        atomic_store(&en->last_step_ns, clock_ns());
+        batch_step(en);
+        size_t used = 0;
+        for (int i = 0; i < en->n_running; i++) {
+            used += en->running[i]->has_kv ? kv_used_bytes(&en->running[i]->kv) : 0;
+        }
+        pthread_mutex_lock(&en->lock);
+        en->kv_used_bytes = used;
+        pthread_mutex_unlock(&en->lock);
+    }
+}
+
+static int check_params(const struct engine_params *p, struct err *e)
+{
+    if (!p->model_path || !p->model_path[0]) {
+        return err_set(e, ERR_INVALID, "no model file: give --model FILE (make models brings one)");
+    }
+    if (p->n_parallel < 1 || p->n_parallel > ENGINE_MAX_PARALLEL) {
+        return err_set(e, ERR_RANGE, "parallel must be 1 to %d, not %d", ENGINE_MAX_PARALLEL,
+                       p->n_parallel);
+    }
+    if (p->max_queue < 0 || p->max_images < 0 || p->ctx_size < 0 || p->n_threads < 0) {
+        return err_set(e, ERR_RANGE, "max_queue, max_images, ctx_size and threads must be >= 0");
+    }
+    return 0;
+}
+
+static int open_model(struct engine *en, struct err *e)
+{
+    const struct engine_params *p = &en->params;
+    en->model_file = gguf_open(p->model_path, e);
+    if (!en->model_file) {
+        return -1;
+    }
+    en->decoder = decoder_open(en->model_file, e);
+    if (!en->decoder) {
+        return -1;
+    }
+    en->tokenizer = tokenizer_open(en->model_file, e);
+    if (!en->tokenizer) {
+        return -1;
+    }
+    const struct decoder_info *d = decoder_info(en->decoder);
+    if (tokenizer_n_vocab(en->tokenizer) != d->n_vocab) {
+        return err_set(e, ERR_FORMAT, "%s: the tokenizer has %d tokens and the embedding %d rows",
+                       p->model_path, tokenizer_n_vocab(en->tokenizer), d->n_vocab);
+    }
+    const char *name = p->chat_template && p->chat_template[0] ? p->chat_template : NULL;
+    en->chat_template = chat_template_choose(en->model_file, name, e);
+    return en->chat_template ? 0 : -1;
+}
+
+static int open_vision(struct engine *en, struct err *e)
+{
+    const char *path = en->params.mmproj_path;
+    if (!path || !path[0]) {
+        return 0;
+    }
+    en->vision = vision_open(path, e);
+    if (!en->vision) {
+        return -1;
+    }
+    int out = vision_info(en->vision)->n_embd_out;
+    int want = decoder_info(en->decoder)->n_embd;
+    if (out != want) {
+        return err_set(e, ERR_FORMAT,
+                       "%s makes rows of width %d and %s takes %d: they are not a pair", path, out,
+                       en->params.model_path, want);
+    }
+    return 0;
+}
+
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+static void fill_info(struct engine *en)
+{
+    const struct decoder_info *d = decoder_info(en->decoder);
+    const struct vision_info *v = en->vision ? vision_info(en->vision) : NULL;
+    int n_ctx = en->params.ctx_size;
+    if (n_ctx == 0) {
+        n_ctx = d->n_ctx_train < DEFAULT_CTX_SIZE ? d->n_ctx_train : DEFAULT_CTX_SIZE;
+    }
+    en->info = (struct engine_info){
+        .model_name = d->name && d->name[0] ? d->name : base_name(en->params.model_path),
+        .model_file = base_name(en->params.model_path),
+        .family = d->family,
+        .tokenizer = tokenizer_kind(en->tokenizer),
+        .chat_template = chat_template_name(en->chat_template),
+        .projector = v ? v->projector : NULL,
+        .mmproj_name = v ? v->name : NULL,
+        .kernel = en->compute.kernels->name,
+        .blas_core = blas_core_name(),
+        .blas_correction = blas_correction(),
+        .n_vocab = d->n_vocab,
+        .n_embd = d->n_embd,
+        .n_layer = d->n_layer,
+        .n_ctx = n_ctx,
+        .n_ctx_train = d->n_ctx_train,
+        .n_threads = pool_size(en->compute.pool),
+        .n_parallel = en->params.n_parallel,
+        .image_rows = v ? v->n_rows : 0,
+        .weight_bytes = d->weight_bytes,
+    };
+}
+
+/* The caller's strings may go after engine_open. */
+static int copy_params(struct engine *en, const struct engine_params *p, struct err *e)
+{
+    en->params = *p;
+    const char **fields[] = {&en->params.model_path, &en->params.mmproj_path,
+                             &en->params.chat_template, &en->params.kernel};
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+        if (*fields[i]) {
+            en->owned_strings[i] = mem_strdup(*fields[i]);
+            if (!en->owned_strings[i]) {
+                return err_no_memory(e, strlen(*fields[i]));
+            }
+            *fields[i] = en->owned_strings[i];
+        }
+    }
+    return 0;
+}
+
+static int start(struct engine *en, struct err *e)
+{
+    en->compute.kernels = kernels_choose(en->params.kernel, e);
+    if (!en->compute.kernels) {
+        return -1;
+    }
+    en->compute.pool =
+        pool_new(en->params.n_threads ? en->params.n_threads : threads_available(), e);
+    if (!en->compute.pool || open_model(en, e) || open_vision(en, e)) {
+        return -1;
+    }
+    fill_info(en);
+    if (engine_calibrate(en, e)) {
+        return -1;
+    }
+    en->accepting = true;
+    if (pthread_create(&en->worker, NULL, worker_main, en)) {
+        return err_set(e, ERR_IO, "cannot start the engine thread");
+    }
+    en->worker_started = true;
+    return 0;
+}
+
+struct engine *engine_open(const struct engine_params *p, struct err *e)
+{
+    if (check_params(p, e)) {
+        return NULL;
+    }
+    struct engine *en = mem_zalloc(1, sizeof *en);
+    if (!en) {
+        err_no_memory(e, sizeof *en);
+        return NULL;
+    }
+    pthread_mutex_init(&en->lock, NULL);
+    pthread_cond_init(&en->wake, NULL);
+    arena_init(&en->scratch, SCRATCH_ARENA_BYTES);
+    if (copy_params(en, p, e) || start(en, e)) {
+        engine_close(en);
+        return NULL;
+    }
+    return en;
+}
+
+/* Every job that is left hears that the server stops. The worker is gone by now. */
+static void end_all_jobs(struct engine *en)
+{
+    struct err e = ERR_INIT;
+    err_reason(&e, ERR_UNAVAILABLE, "shutting_down", "the server stopped before the answer ended");
+    while (en->n_running > 0) {
+        batch_finish(en, en->running[0], &e);
+    }
+    while (en->queue_head) {
+        struct job *j = en->queue_head;
+        en->queue_head = j->next;
+        en->n_waiting--;
+        j->queued = false;
+        job_push_end(j, &e);
+        job_unref(j);
+    }
+    en->queue_tail = NULL;
+}
+
+void engine_close(struct engine *en)
+{
+    if (!en) {
+        return;
+    }
+    pthread_mutex_lock(&en->lock);
+    en->stopping = true;
+    en->accepting = false;
+    pthread_cond_signal(&en->wake);
+    pthread_mutex_unlock(&en->lock);
+    if (en->worker_started) {
+        pthread_join(en->worker, NULL);
+        end_all_jobs(en);
+    }
+    vision_close(en->vision);
+    tokenizer_close(en->tokenizer);
+    decoder_close(en->decoder);
+    gguf_close(en->model_file);
+    pool_free(en->compute.pool);
+    calibration_clear(&en->calibration);
+    arena_clear(&en->scratch);
+    pthread_cond_destroy(&en->wake);
+    pthread_mutex_destroy(&en->lock);
+    for (size_t i = 0; i < sizeof en->owned_strings / sizeof *en->owned_strings; i++) {
+        mem_free(en->owned_strings[i]);
+    }
+    mem_free(en);
+}
+
+const struct engine_info *engine_info(const struct engine *en)
+{
+    return &en->info;
+}
+
+const char *engine_token_text(const struct engine *en, int32_t token, size_t *len)
+{
+    return tokenizer_piece(en->tokenizer, token, true, len);
+}
+
+int engine_retry_after(struct engine *en)
+{
+    pthread_mutex_lock(&en->lock);
+    double service = en->mean_service_ms > 0 ? en->mean_service_ms : 1000;
+    double waves = (double)(en->n_waiting + 1) / en->params.n_parallel;
+    pthread_mutex_unlock(&en->lock);
+    double seconds = service * waves / 1000;
+    return seconds < 1 ? 1 : seconds > 60 ? 60 : (int)seconds;
+}
+
+void engine_stop_accepting(struct engine *en)
+{
+    pthread_mutex_lock(&en->lock);
+    en->accepting = false;
+    pthread_mutex_unlock(&en->lock);
+}
+
+void engine_stats(struct engine *en, struct engine_stats *out)
+{
+    struct kv_shape s = decoder_kv_shape(en->decoder);
+    size_t row = (size_t)s.n_head_kv * (size_t)s.head_dim * 2 * sizeof(uint16_t);
+    pthread_mutex_lock(&en->lock);
+    unsigned long long last = atomic_load(&en->last_step_ns);
+    *out = (struct engine_stats){
+        .n_running = en->n_running,
+        .n_waiting = en->n_waiting,
+        .kv_used_bytes = en->kv_used_bytes,
+        .kv_total_bytes =
+            row * (size_t)s.n_layer * (size_t)en->info.n_ctx * (size_t)en->params.n_parallel,
+        .alive = en->n_running == 0 || clock_ns() - last < ALIVE_LIMIT_NS,
+        .n_done = en->n_done,
+        .n_cancelled = en->n_cancelled,
+        .n_failed = en->n_failed,
+    };
+    pthread_mutex_unlock(&en->lock);
+}

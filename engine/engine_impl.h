@@ -1,0 +1,165 @@
+/* Inside the engine: what engine.c, job.c, prepare.c, pipeline.c and batch.c share.
+ *
+ * Locks, in the order in which they may be taken: engine.lock (queue, set of running
+ * jobs, counters) -> job.lock (its events). job.notify_lock is taken alone.
+ * Everything under "engine thread only" needs no lock. */
+#ifndef TAMP_ENGINE_ENGINE_IMPL_H
+#define TAMP_ENGINE_ENGINE_IMPL_H
+
+#include "compress/calibration.h"
+#include "engine/answer.h"
+#include "engine/engine.h"
+#include "model/chat_template.h"
+#include "model/decoder.h"
+#include "model/sampler.h"
+#include "model/tokenizer.h"
+#include "vision/vision.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define ENGINE_MAX_PARALLEL 64
+/* Rows of a prompt that one pass takes: large enough for the matrix products, small
+ * enough that running answers and cancellation are not held up. A constant, because
+ * chunk borders close merge groups: the same prompt must give the same rows. */
+#define ENGINE_CHUNK_ROWS   256
+#define JOB_ARENA_BYTES     ((size_t)1 << 30)
+#define SCRATCH_ARENA_BYTES ((size_t)4 << 30)
+
+/* A stretch of one modality inside a prompt. */
+struct prompt_run {
+    enum row_kind kind;
+    token_id *ids;  /* [n] text */
+    uint8_t *flags; /* [n] enum row_flag, text */
+    int n;
+    int image; /* index into prompt.images */
+};
+
+struct prompt_image {
+    float *pixels; /* preprocessed, until encoded */
+    struct plan_step step;
+    struct rows rows; /* after vision_encode */
+};
+
+/* What job_prepare makes: everything the engine thread needs, in the job's arena. */
+struct prompt {
+    struct prompt_run *runs;
+    int n_runs;
+    struct prompt_image *images;
+    int n_images;
+    int text_rows;  /* before any merge */
+    int image_rows; /* before any merge */
+    int rows_bound; /* at most so many rows enter the decoder */
+};
+
+enum job_state { JOB_ENCODING, JOB_PREFILL, JOB_DECODE };
+
+struct event_node; /* job.c */
+
+struct job {
+    struct engine *engine;
+    atomic_int n_refs; /* the caller's, and the engine's from submit to finish */
+    atomic_bool cancelled;
+    char id[64];
+    struct arena arena;
+    struct prompt prompt;
+    struct plan plan;
+    struct generation_params gen; /* deep copy in the arena */
+
+    /* under engine.lock */
+    struct job *next; /* queue */
+    bool submitted, queued;
+
+    /* engine thread only, from admission to finish */
+    enum job_state state;
+    struct kv_cache kv;
+    bool has_kv;
+    struct rows sequence; /* the prompt as the decoder gets it */
+    int n_images_done;
+    int n_rows_done; /* rows of `sequence` that went through the decoder */
+    int prompt_group_rows[KV_MAX_GROUPS];
+    struct sampler *sampler;
+    float *logits;       /* [n_vocab] of the last row */
+    float *first_logits; /* [n_vocab] after the prompt; kept when n_choices > 1 */
+    token_id next_token;
+    int choice;
+    int n_generated; /* of this choice */
+    struct answer answer;
+    double submitted_ms, admitted_ms, first_token_at_ms;
+
+    /* under job.lock */
+    pthread_mutex_t lock;
+    pthread_cond_t arrived;
+    struct event_node *events_head, *events_tail;
+    bool ended; /* END or ERROR was pushed */
+    struct job_result result;
+    struct err error;
+
+    struct event_node *current; /* caller's thread: what job_next handed out last */
+
+    pthread_mutex_t notify_lock;
+    void (*notify)(void *ctx);
+    void *notify_ctx;
+};
+
+struct engine {
+    struct engine_params params;
+    struct engine_info info;
+    char *owned_strings[6];
+    struct gguf *model_file;
+    struct decoder *decoder;
+    struct tokenizer *tokenizer;
+    const struct chat_template *chat_template;
+    struct vision *vision; /* NULL = text only */
+    struct compute compute;
+    struct calibration calibration;
+    struct arena scratch; /* engine thread only: one pass */
+
+    pthread_t worker;
+    bool worker_started;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    struct job *queue_head, *queue_tail;
+    int n_waiting;
+    struct job *running[ENGINE_MAX_PARALLEL];
+    int n_running;
+    bool accepting, stopping;
+    double mean_service_ms; /* of finished jobs, smoothed: for Retry-After */
+    uint64_t n_done, n_cancelled, n_failed;
+    size_t kv_used_bytes;
+    atomic_ullong last_step_ns;
+};
+
+/* job.c */
+struct job *job_new(struct engine *en, struct err *e);
+void job_unref(struct job *j);
+/* Push an event and wake the caller. text is copied. -1: out of memory. */
+int job_push(struct job *j, enum job_event_type type, int choice, const char *text, size_t len,
+             const struct token_info *tokens, int n_tokens, enum job_finish finish);
+void job_push_progress(struct job *j, int done, int total);
+/* The last event: END with the result, or ERROR. Never fails (uses a reserved node). */
+void job_push_end(struct job *j, const struct err *error);
+
+/* pipeline.c, engine thread */
+int pipeline_encode_image(struct engine *en, struct job *j, struct err *e);
+int pipeline_assemble(struct engine *en, struct job *j, struct err *e);
+/* The next chunk of the prompt as rows of its own; memory from `a`. */
+int pipeline_chunk(struct job *j, int max_rows, struct arena *a, struct rows *chunk, struct err *e);
+/* The lm-layer hook of this job; ctx memory from `a`. hook->run == NULL: nothing to do. */
+int pipeline_lm_hook(struct engine *en, struct job *j, struct arena *a, struct stage_hook *hook,
+                     struct err *e);
+/* Cutoff layers of the plan: 0 or 1 of them. */
+int pipeline_cutoffs(const struct engine *en, const struct job *j, int *cutoffs);
+
+/* batch.c, engine thread: one step for everything that runs. */
+void batch_step(struct engine *en);
+/* A job leaves the queue: its clock and its answer start. */
+void batch_admit(struct job *j);
+/* Give everything of the engine thread's back and send the last event. */
+void batch_finish(struct engine *en, struct job *j, const struct err *error);
+
+/* calibrate.c: a forward pass over a built-in text: proves that the model works (a
+ * truncated file fails here, not at the first user) and fills en->calibration. */
+int engine_calibrate(struct engine *en, struct err *e);
+
+#endif

@@ -1,0 +1,305 @@
+/* The one file where vision meets model: a prepared prompt becomes one sequence of rows
+ * with mass, owner and position, merged on the way. Engine thread only. */
+#include "engine/engine_impl.h"
+
+#include "base/clock.h"
+
+#include <string.h>
+
+/* ---- pictures -------------------------------------------------------------------- */
+
+struct tower_hook {
+    const struct plan_step *step;
+    struct arena *scratch;
+    struct report layers; /* what the single layers say; only ms and reasons are taken */
+    int rows_before;
+};
+
+static bool tower_wants(void *ctx, int layer)
+{
+    (void)ctx;
+    (void)layer;
+    return true;
+}
+
+static int tower_run(void *ctx, int layer, int n_layer, struct rows *rows, const float *metric,
+                     int n_metric, struct err *e)
+{
+    struct tower_hook *h = ctx;
+    struct arena_mark mark = arena_mark(h->scratch);
+    int rc = compress_apply(h->step, MODALITY_IMAGE, layer, n_layer, rows, metric, n_metric,
+                            h->scratch, &h->layers, e);
+    arena_rewind(h->scratch, mark);
+    return rc;
+}
+
+static void take_skips(struct report *to, const struct report *from)
+{
+    for (int i = 0; i < from->n_skipped; i++) {
+        report_skip(to, from->skipped[i].stage, from->skipped[i].reason);
+    }
+}
+
+/* Rows after a projector that needs the full grid are each their own source. */
+static int own_sources(struct rows *r, struct arena *a, struct err *e)
+{
+    r->owner = arena_alloc(a, (size_t)r->n, sizeof *r->owner);
+    if (!r->owner) {
+        return err_no_memory(e, (size_t)r->n * sizeof *r->owner);
+    }
+    for (int i = 0; i < r->n; i++) {
+        r->owner[i] = i;
+        r->mass[i] = 1.0f;
+        r->position[i] = (float)i;
+    }
+    r->n_source = r->n;
+    return 0;
+}
+
+int pipeline_encode_image(struct engine *en, struct job *j, struct err *e)
+{
+    struct prompt_image *im = &j->prompt.images[j->n_images_done];
+    const struct vision_info *v = vision_info(en->vision);
+    bool in_tower = im->step.method != compressors[0] && im->step.stage == STAGE_VIT_LAYER;
+    struct tower_hook h = {.step = &im->step, .scratch = &en->scratch};
+    report_init(&h.layers, &j->plan);
+    struct stage_hook hook = {.wants = tower_wants, .run = tower_run, .ctx = &h};
+    double begin = clock_ms();
+    if (vision_encode(en->vision, im->pixels, in_tower ? &hook : NULL, &en->compute, &j->arena,
+                      &en->scratch, &im->rows, e) ||
+        (im->rows.n_source != v->n_rows && own_sources(&im->rows, &j->arena, e))) {
+        return -1;
+    }
+    double compress_ms = h.layers.modality[MODALITY_IMAGE].ms;
+    if (im->step.method != compressors[0] && im->step.stage == STAGE_IMAGE_ROWS) {
+        struct arena_mark mark = arena_mark(&en->scratch);
+        int rc = compress_apply(&im->step, MODALITY_IMAGE, -1, v->n_layer, &im->rows, NULL, 0,
+                                &en->scratch, &h.layers, e);
+        arena_rewind(&en->scratch, mark);
+        compress_ms = h.layers.modality[MODALITY_IMAGE].ms;
+        if (rc) {
+            return -1;
+        }
+    }
+    take_skips(&j->result.report, &h.layers);
+    report_add(&j->result.report, MODALITY_IMAGE, &im->step, v->n_rows, im->rows.n, compress_ms);
+    j->result.vision_ms += clock_ms() - begin - compress_ms;
+    j->result.compress_ms += compress_ms;
+    j->n_images_done++;
+    return 0;
+}
+
+/* ---- text ------------------------------------------------------------------------ */
+
+static int text_rows(struct engine *en, struct job *j, const struct prompt_run *run,
+                     const struct plan_step *step, struct rows *out, struct err *e)
+{
+    if (rows_init(out, &j->arena, run->n, en->info.n_embd, ROW_TEXT, 0, e)) {
+        return -1;
+    }
+    memcpy(out->flags, run->flags, (size_t)run->n);
+    decoder_embed(en->decoder, run->ids, run->n, out->x, &en->compute);
+    if (step->method == compressors[0]) {
+        return 0;
+    }
+    struct report one;
+    report_init(&one, &j->plan);
+    struct arena_mark mark = arena_mark(&en->scratch);
+    int rc = compress_apply(step, MODALITY_TEXT, -1, en->info.n_layer, out, NULL, 0, &en->scratch,
+                            &one, e);
+    arena_rewind(&en->scratch, mark);
+    j->result.report.modality[MODALITY_TEXT].ms += one.modality[MODALITY_TEXT].ms;
+    j->result.compress_ms += one.modality[MODALITY_TEXT].ms;
+    return rc;
+}
+
+/* ---- one sequence ----------------------------------------------------------------- */
+
+static int sequence_init(struct rows *seq, struct arena *a, int capacity, int n_source, int n_embd,
+                         struct err *e)
+{
+    if (rows_init(seq, a, capacity, n_embd, ROW_TEXT, 0, e)) {
+        return -1;
+    }
+    seq->owner = arena_alloc(a, (size_t)n_source, sizeof *seq->owner);
+    if (!seq->owner) {
+        return err_no_memory(e, (size_t)n_source * sizeof *seq->owner);
+    }
+    seq->n = 0;
+    seq->n_source = 0;
+    return 0;
+}
+
+/* Append part's rows; its sources take the next original positions. */
+static void sequence_append(struct rows *seq, const struct rows *part)
+{
+    int n = seq->n;
+    memcpy(seq->x + (size_t)n * (size_t)seq->n_embd, part->x,
+           (size_t)part->n * (size_t)seq->n_embd * sizeof *seq->x);
+    memcpy(seq->mass + n, part->mass, (size_t)part->n * sizeof *seq->mass);
+    memcpy(seq->kind + n, part->kind, (size_t)part->n);
+    memcpy(seq->flags + n, part->flags, (size_t)part->n);
+    for (int i = 0; i < part->n; i++) {
+        seq->position[n + i] = part->position[i] + (float)seq->n_source;
+    }
+    for (int s = 0; s < part->n_source; s++) {
+        seq->owner[seq->n_source + s] = part->owner[s] + n;
+    }
+    seq->n += part->n;
+    seq->n_source += part->n_source;
+}
+
+static void report_text(struct job *j, const struct plan_step *step, const char *skipped,
+                        int rows_out)
+{
+    if (skipped) {
+        report_skip(&j->result.report, step->stage, skipped);
+    } else if (step->method != compressors[0] && rows_out == j->prompt.text_rows) {
+        report_skip(&j->result.report, step->stage, "nothing_similar");
+    }
+    report_add(&j->result.report, MODALITY_TEXT, step, j->prompt.text_rows, rows_out, 0);
+}
+
+int pipeline_assemble(struct engine *en, struct job *j, struct err *e)
+{
+    const struct prompt *p = &j->prompt;
+    struct plan_step step;
+    const char *skipped = NULL;
+    plan_text_step(&j->plan, MODALITY_TEXT, p->text_rows, &en->calibration, &step, &skipped);
+    if (sequence_init(&j->sequence, &j->arena, p->text_rows + p->image_rows,
+                      p->text_rows + p->image_rows, en->info.n_embd, e)) {
+        return -1;
+    }
+    int text_out = 0;
+    for (int r = 0; r < p->n_runs; r++) {
+        const struct prompt_run *run = &p->runs[r];
+        if (run->kind == ROW_IMAGE) {
+            struct rows *image = &p->images[run->image].rows;
+            image->flags[0] |= ROW_BREAK;
+            sequence_append(&j->sequence, image);
+            continue;
+        }
+        struct rows text;
+        if (text_rows(en, j, run, &step, &text, e)) {
+            return -1;
+        }
+        text_out += text.n;
+        sequence_append(&j->sequence, &text);
+    }
+    report_text(j, &step, skipped, text_out);
+    j->result.report.compressed_rows = j->sequence.n;
+    return 0;
+}
+
+int pipeline_chunk(struct job *j, int max_rows, struct arena *a, struct rows *chunk, struct err *e)
+{
+    const struct rows *seq = &j->sequence;
+    int begin = j->n_rows_done;
+    int n = seq->n - begin < max_rows ? seq->n - begin : max_rows;
+    if (rows_init(chunk, a, n, seq->n_embd, ROW_TEXT, 0, e)) {
+        return -1;
+    }
+    size_t row = (size_t)seq->n_embd;
+    memcpy(chunk->x, seq->x + (size_t)begin * row, (size_t)n * row * sizeof *chunk->x);
+    memcpy(chunk->mass, seq->mass + begin, (size_t)n * sizeof *chunk->mass);
+    memcpy(chunk->position, seq->position + begin, (size_t)n * sizeof *chunk->position);
+    memcpy(chunk->kind, seq->kind + begin, (size_t)n);
+    memcpy(chunk->flags, seq->flags + begin, (size_t)n);
+    chunk->flags[0] |= ROW_BREAK;
+    chunk->owner = arena_alloc(a, (size_t)seq->n_source, sizeof *chunk->owner);
+    if (!chunk->owner) {
+        return err_no_memory(e, (size_t)seq->n_source * sizeof *chunk->owner);
+    }
+    chunk->n_source = 0;
+    for (int s = 0; s < seq->n_source; s++) {
+        if (seq->owner[s] >= begin && seq->owner[s] < begin + n) {
+            chunk->owner[chunk->n_source++] = seq->owner[s] - begin;
+        }
+    }
+    return 0;
+}
+
+/* ---- merging inside the decoder ----------------------------------------------------- */
+
+struct lm_hook {
+    struct plan_step step;
+    int cutoff;
+    struct job *job;
+    struct arena *scratch;
+};
+
+static int lm_cutoff(const struct engine *en, const struct plan_step *step)
+{
+    int i = compressor_option_index(step->method, "layer");
+    if (step->method == compressors[0] || i < 0) {
+        return -1;
+    }
+    int layer = (int)step->options[i];
+    return layer >= 0 && layer < en->info.n_layer - 1 ? layer : -1;
+}
+
+int pipeline_cutoffs(const struct engine *en, const struct job *j, int *cutoffs)
+{
+    int layer = lm_cutoff(en, &j->plan.step[MODALITY_LM]);
+    if (layer < 0) {
+        return 0;
+    }
+    cutoffs[0] = layer;
+    return 1;
+}
+
+static bool lm_wants(void *ctx, int layer)
+{
+    return ((const struct lm_hook *)ctx)->cutoff == layer;
+}
+
+static int lm_run(void *ctx, int layer, int n_layer, struct rows *rows, const float *metric,
+                  int n_metric, struct err *e)
+{
+    struct lm_hook *h = ctx;
+    struct report one;
+    report_init(&one, &h->job->plan);
+    int before = rows->n;
+    /* Pictures have been merged by their own method: here they stay as they are. */
+    for (int i = 0; i < rows->n; i++) {
+        if (rows->kind[i] == ROW_IMAGE) {
+            rows->flags[i] |= ROW_PROTECTED;
+        }
+    }
+    struct arena_mark mark = arena_mark(h->scratch);
+    int rc = compress_apply(&h->step, MODALITY_LM, layer, n_layer, rows, metric, n_metric,
+                            h->scratch, &one, e);
+    arena_rewind(h->scratch, mark);
+    take_skips(&h->job->result.report, &one);
+    double ms = one.modality[MODALITY_LM].ms;
+    report_add(&h->job->result.report, MODALITY_LM, &h->step, before, rows->n, ms);
+    h->job->result.compress_ms += ms;
+    return rc;
+}
+
+int pipeline_lm_hook(struct engine *en, struct job *j, struct arena *a, struct stage_hook *hook,
+                     struct err *e)
+{
+    *hook = (struct stage_hook){0};
+    const char *skipped = NULL;
+    struct plan_step step;
+    plan_text_step(&j->plan, MODALITY_LM, j->prompt.text_rows, &en->calibration, &step, &skipped);
+    if (skipped) {
+        report_skip(&j->result.report, STAGE_LM_LAYER, skipped);
+    }
+    if (step.method == compressors[0]) {
+        return 0;
+    }
+    int cutoff = lm_cutoff(en, &step);
+    if (cutoff < 0) {
+        report_skip(&j->result.report, STAGE_LM_LAYER, "cutoff_out_of_range");
+        return 0;
+    }
+    struct lm_hook *h = arena_alloc(a, 1, sizeof *h);
+    if (!h) {
+        return err_no_memory(e, sizeof *h);
+    }
+    *h = (struct lm_hook){.step = step, .cutoff = cutoff, .job = j, .scratch = &en->scratch};
+    *hook = (struct stage_hook){.wants = lm_wants, .run = lm_run, .ctx = h};
+    return 0;
+}

@@ -1,0 +1,417 @@
+/* job_prepare: the cheap half of a request, on the caller's thread. Chat -> spans ->
+ * prompt text -> tokens with protection; picture bytes -> pixels. Nothing here touches
+ * the decoder or the tower, so any number of callers may prepare at the same time. */
+#include "engine/engine_impl.h"
+
+#include "base/clock.h"
+#include "compress/router.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* The first tokens of a sequence draw attention whatever they say ("attention sink",
+ * compression.md section 6): they never merge. */
+#define SINK_TOKENS 4
+
+struct preparation {
+    struct job *job;
+    const struct engine_request *request;
+    const struct span *spans;
+    int n_spans;
+    struct prompt_run *runs; /* [capacity] */
+    int capacity;
+    int last_user_message;
+};
+
+static const struct span *find_span(const struct preparation *p, int message, int part)
+{
+    for (int i = 0; i < p->n_spans; i++) {
+        if (p->spans[i].message == message && p->spans[i].part == part) {
+            return &p->spans[i];
+        }
+    }
+    return NULL;
+}
+
+/* The template may trim white space: where in the part does this source begin? */
+static size_t offset_in_part(const struct chat_part *part, const char *text, size_t len)
+{
+    for (size_t k = 0; k + len <= part->text_len; k++) {
+        if (memcmp(part->text + k, text, len) == 0) {
+            return k;
+        }
+        if (!strchr(" \t\r\n", part->text[k])) {
+            break;
+        }
+    }
+    return 0;
+}
+
+static bool overlaps(const struct text_range *ranges, int n, size_t begin, size_t end)
+{
+    for (int i = 0; i < n && ranges[i].begin < end; i++) {
+        if (ranges[i].end > begin) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Everything is the template's until a source says that a user wrote it. */
+static void protect_source(const struct preparation *p, const struct prompt_piece *piece,
+                           const struct prompt_source *src, const struct token *tokens, int n,
+                           uint8_t *flags)
+{
+    const struct span *span = find_span(p, src->message, src->part);
+    const struct chat_part *part = &p->request->chat.messages[src->message].parts[src->part];
+    size_t shift = offset_in_part(part, piece->text + src->begin, src->end - src->begin);
+    bool first = true;
+    int range = 0;
+    for (int i = 0; i < n; i++) {
+        size_t begin = tokens[i].begin;
+        size_t end = tokens[i].end;
+        if (begin < src->begin || end > src->end || begin == end) {
+            continue;
+        }
+        uint8_t f = first ? ROW_BREAK : 0;
+        first = false;
+        begin = begin - src->begin + shift;
+        end = end - src->begin + shift;
+        while (span && range < span->n_protect && span->protect[range].end <= begin) {
+            range++;
+        }
+        if (!span || span->protect_all || span->step.method == compressors[0] ||
+            overlaps(span->protect + range, span->n_protect - range, begin, end)) {
+            f |= ROW_PROTECTED;
+        }
+        if (tokenizer_is_special(p->job->engine->tokenizer, tokens[i].id)) {
+            f |= ROW_PROTECTED;
+        }
+        flags[i] = f;
+    }
+}
+
+/* The end of the last user message is the question: its last rows stay as they are. */
+static void protect_tail(const struct preparation *p, const struct prompt_piece *piece,
+                         const struct token *tokens, int n, uint8_t *flags)
+{
+    for (int s = piece->n_sources - 1; s >= 0; s--) {
+        const struct prompt_source *src = &piece->sources[s];
+        if (src->message != p->last_user_message) {
+            continue;
+        }
+        int left = p->job->plan.protect_tail;
+        for (int i = n - 1; i >= 0 && left > 0; i--) {
+            if (tokens[i].begin >= src->begin && tokens[i].end <= src->end) {
+                flags[i] |= ROW_PROTECTED;
+                left--;
+            }
+        }
+        return;
+    }
+}
+
+static struct prompt_run *add_run(struct preparation *p, enum row_kind kind)
+{
+    struct prompt *prompt = &p->job->prompt;
+    struct prompt_run *run = &p->runs[prompt->n_runs++];
+    *run = (struct prompt_run){.kind = kind, .image = -1};
+    return run;
+}
+
+/* Text as a run; every token protected unless `piece` says which bytes are a user's. */
+static int add_text(struct preparation *p, const char *text, size_t len,
+                    const struct prompt_piece *piece, bool bos, struct err *e)
+{
+    struct job *j = p->job;
+    const struct tokenizer *t = j->engine->tokenizer;
+    struct token *tokens = NULL;
+    int n = 0;
+    bool first = j->prompt.n_runs == 0;
+    if (tokenizer_encode(t, text, len, piece ? piece->special : NULL, piece ? piece->n_special : 0,
+                         first, &j->arena, &tokens, &n, e)) {
+        return -1;
+    }
+    bool add = bos && tokenizer_add_bos(t) && tokenizer_bos(t) >= 0 &&
+               !(n > 0 && tokens[0].id == tokenizer_bos(t));
+    struct prompt_run *run = add_run(p, ROW_TEXT);
+    run->ids = arena_alloc(&j->arena, (size_t)n + 1, sizeof *run->ids);
+    run->flags = arena_alloc(&j->arena, (size_t)n + 1, sizeof *run->flags);
+    if (!run->ids || !run->flags) {
+        return err_no_memory(e, (size_t)n * sizeof *run->ids);
+    }
+    if (add) {
+        run->ids[run->n] = tokenizer_bos(t);
+        run->flags[run->n++] = ROW_PROTECTED;
+    }
+    uint8_t *flags = run->flags + run->n;
+    memset(flags, ROW_PROTECTED, (size_t)n);
+    for (int s = 0; piece && s < piece->n_sources; s++) {
+        protect_source(p, piece, &piece->sources[s], tokens, n, flags);
+    }
+    if (piece) {
+        protect_tail(p, piece, tokens, n, flags);
+    }
+    for (int i = 0; i < n; i++) {
+        run->ids[run->n + i] = tokens[i].id;
+    }
+    run->n += n;
+    if (run->n > 0) {
+        run->flags[0] |= ROW_BREAK;
+    }
+    j->prompt.text_rows += run->n;
+    return 0;
+}
+
+static int add_piece(struct preparation *p, const struct prompt_piece *piece, bool bos,
+                     struct err *e)
+{
+    if (piece->len > 0 || bos) {
+        if (add_text(p, piece->text, piece->len, piece, bos, e)) {
+            return -1;
+        }
+    }
+    if (piece->image < 0) {
+        return 0;
+    }
+    const struct vision_info *v = vision_info(p->job->engine->vision);
+    if (v->text_before[0] && add_text(p, v->text_before, strlen(v->text_before), NULL, false, e)) {
+        return -1;
+    }
+    add_run(p, ROW_IMAGE)->image = piece->image;
+    p->job->prompt.image_rows += v->n_rows;
+    if (v->text_after[0] && add_text(p, v->text_after, strlen(v->text_after), NULL, false, e)) {
+        return -1;
+    }
+    return 0;
+}
+
+static int build_text(struct preparation *p, struct err *e)
+{
+    struct job *j = p->job;
+    struct span *spans = NULL;
+    if (router_split(&p->request->chat, &j->plan, &j->arena, &spans, &p->n_spans, e)) {
+        return -1;
+    }
+    p->spans = spans;
+    struct prompt_piece *pieces = NULL;
+    int n_pieces = 0;
+    if (chat_template_render(j->engine->chat_template, &p->request->chat,
+                             p->request->add_generation_prompt, &j->arena, &pieces, &n_pieces, e)) {
+        return -1;
+    }
+    p->capacity = n_pieces * 4;
+    p->runs = arena_alloc(&j->arena, (size_t)p->capacity, sizeof *p->runs);
+    if (!p->runs) {
+        return err_no_memory(e, (size_t)p->capacity * sizeof *p->runs);
+    }
+    j->prompt.runs = p->runs;
+    for (int i = 0; i < n_pieces; i++) {
+        if (add_piece(p, &pieces[i], i == 0, e)) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* Sinks at the front, and the row whose logits choose the first token. */
+static void protect_ends(struct prompt *prompt)
+{
+    int sinks = SINK_TOKENS;
+    for (int r = 0; r < prompt->n_runs && sinks > 0; r++) {
+        for (int i = 0; i < prompt->runs[r].n && sinks > 0; i++, sinks--) {
+            prompt->runs[r].flags[i] |= ROW_PROTECTED;
+        }
+    }
+    for (int r = prompt->n_runs - 1; r >= 0; r--) {
+        if (prompt->runs[r].kind == ROW_TEXT && prompt->runs[r].n > 0) {
+            prompt->runs[r].flags[prompt->runs[r].n - 1] |= ROW_PROTECTED;
+            return;
+        }
+    }
+}
+
+static enum image_detail detail_of(const struct chat *chat, int image)
+{
+    for (int m = 0; m < chat->n_messages; m++) {
+        for (int i = 0; i < chat->messages[m].n_parts; i++) {
+            const struct chat_part *part = &chat->messages[m].parts[i];
+            if (part->type == CHAT_PART_IMAGE && part->image == image) {
+                return part->detail;
+            }
+        }
+    }
+    return DETAIL_AUTO;
+}
+
+static int image_error(const struct engine_request *r, int image, struct err *e)
+{
+    for (int m = 0; m < r->chat.n_messages; m++) {
+        for (int i = 0; i < r->chat.messages[m].n_parts; i++) {
+            const struct chat_part *part = &r->chat.messages[m].parts[i];
+            if (part->type == CHAT_PART_IMAGE && part->image == image) {
+                return err_param(e, "messages[%d].content[%d].image_url", m, i);
+            }
+        }
+    }
+    return -1;
+}
+
+/* The plan of each picture follows from its header alone, so the context check can run
+ * before anything is decoded. */
+static int scan_images(struct preparation *p, struct err *e)
+{
+    struct job *j = p->job;
+    const struct engine_request *r = p->request;
+    int n = r->chat.n_images;
+    const struct vision_info *v = n ? vision_info(j->engine->vision) : NULL;
+    struct prompt *prompt = &j->prompt;
+    prompt->images = arena_zalloc(&j->arena, (size_t)n, sizeof *prompt->images);
+    if (!prompt->images) {
+        return err_no_memory(e, (size_t)n * sizeof *prompt->images);
+    }
+    prompt->n_images = n;
+    for (int i = 0; i < n; i++) {
+        struct image_header header;
+        if (image_scan(r->images[i].data, r->images[i].n, &image_limits_default, &header, e)) {
+            return image_error(r, i, e);
+        }
+        const char *skipped = NULL;
+        struct plan_step *step = &prompt->images[i].step;
+        plan_image_step(&j->plan, detail_of(&r->chat, i), header.width, header.height, v->n_rows,
+                        step, &skipped);
+        if (!skipped && step->method != compressors[0] && step->stage == STAGE_VIT_LAYER &&
+            !v->merge_in_tower) {
+            step->method = compressors[0];
+            skipped = "projector_needs_grid";
+        }
+        if (skipped) {
+            report_skip(&j->result.report, step->stage, skipped);
+        }
+        int left = step->method->ops.predict ? step->method->ops.predict(step->options, v->n_rows)
+                                             : v->n_rows;
+        prompt->rows_bound += left >= 0 && left <= v->n_rows ? left : v->n_rows;
+    }
+    return 0;
+}
+
+static int check_context(const struct preparation *p, struct err *e)
+{
+    const struct job *j = p->job;
+    const struct engine_info *info = &j->engine->info;
+    int rows = j->prompt.rows_bound + j->prompt.text_rows;
+    int original = j->prompt.text_rows + j->prompt.image_rows;
+    if (rows >= info->n_ctx) {
+        err_reason(e, ERR_CONTEXT_LENGTH, "context_length_exceeded",
+                   "the prompt takes %d rows (%d before compression) and the context holds %d, "
+                   "the answer included: shorten the messages, send fewer pictures or compress "
+                   "more",
+                   rows, original, info->n_ctx);
+        return err_param(e, "messages");
+    }
+    if (original >= info->n_ctx_train) {
+        err_reason(e, ERR_CONTEXT_LENGTH, "context_length_exceeded",
+                   "the prompt has %d tokens and the model knows %d positions, the answer "
+                   "included: shorten the messages or send fewer pictures",
+                   original, info->n_ctx_train);
+        return err_param(e, "messages");
+    }
+    return 0;
+}
+
+static int decode_images(struct preparation *p, struct err *e)
+{
+    struct job *j = p->job;
+    const struct engine_request *r = p->request;
+    double begin = clock_ms();
+    for (int i = 0; i < r->chat.n_images; i++) {
+        struct image im = {0};
+        if (image_decode(r->images[i].data, r->images[i].n, &image_limits_default, &im, e)) {
+            return image_error(r, i, e);
+        }
+        int rc =
+            vision_preprocess(j->engine->vision, &im, &j->arena, &j->prompt.images[i].pixels, e);
+        image_free(&im);
+        if (rc) {
+            return image_error(r, i, e);
+        }
+    }
+    j->result.image_decode_ms = r->chat.n_images ? clock_ms() - begin : 0;
+    return 0;
+}
+
+/* The request may go after job_prepare: what generation needs is copied. */
+static int copy_generation(struct job *j, const struct generation_params *g, struct err *e)
+{
+    j->gen = *g;
+    const char **stop = arena_alloc(&j->arena, (size_t)g->n_stop, sizeof *stop);
+    struct logit_bias_entry *bias = arena_alloc(&j->arena, (size_t)g->n_logit_bias, sizeof *bias);
+    if (!stop || !bias) {
+        return err_no_memory(e, (size_t)g->n_stop * sizeof *stop);
+    }
+    for (int i = 0; i < g->n_stop; i++) {
+        stop[i] = arena_strndup(&j->arena, g->stop[i], strlen(g->stop[i]));
+        if (!stop[i]) {
+            return err_no_memory(e, strlen(g->stop[i]));
+        }
+    }
+    for (int i = 0; i < g->n_logit_bias; i++) {
+        if (g->logit_bias[i].token < 0 || g->logit_bias[i].token >= j->engine->info.n_vocab) {
+            err_reason(e, ERR_RANGE, "out_of_range", "logit_bias: token %d is not in 0..%d",
+                       g->logit_bias[i].token, j->engine->info.n_vocab - 1);
+            return err_param(e, "logit_bias");
+        }
+        bias[i] = g->logit_bias[i];
+    }
+    j->gen.stop = stop;
+    j->gen.logit_bias = bias;
+    return 0;
+}
+
+static int check_images(const struct engine *en, const struct chat *chat, struct err *e)
+{
+    if (chat->n_images == 0) {
+        return 0;
+    }
+    if (!en->vision) {
+        err_reason(e, ERR_UNSUPPORTED, "image_input_unsupported",
+                   "this server runs a model without pictures: start it with --mmproj");
+        return err_param(e, "messages");
+    }
+    if (chat->n_images > en->params.max_images) {
+        err_reason(e, ERR_TOO_LARGE, "too_many_images", "%d pictures, at most %d in one request",
+                   chat->n_images, en->params.max_images);
+        return err_param(e, "messages");
+    }
+    return 0;
+}
+
+struct job *job_prepare(struct engine *en, const struct engine_request *r, struct err *e)
+{
+    if (check_images(en, &r->chat, e)) {
+        return NULL;
+    }
+    struct job *j = job_new(en, e);
+    if (!j) {
+        return NULL;
+    }
+    snprintf(j->id, sizeof j->id, "%s", r->id ? r->id : "");
+    j->plan = r->plan;
+    report_init(&j->result.report, &j->plan);
+    struct preparation p = {.job = j, .request = r, .last_user_message = -1};
+    for (int m = 0; m < r->chat.n_messages; m++) {
+        if (r->chat.messages[m].role == CHAT_USER) {
+            p.last_user_message = m;
+        }
+    }
+    if (copy_generation(j, &r->gen, e) || build_text(&p, e) || scan_images(&p, e) ||
+        check_context(&p, e) || decode_images(&p, e)) {
+        job_free(j);
+        return NULL;
+    }
+    protect_ends(&j->prompt);
+    j->result.text_rows = j->prompt.text_rows;
+    j->result.image_rows = j->prompt.image_rows;
+    j->result.report.original_rows = j->prompt.text_rows + j->prompt.image_rows;
+    return j;
+}
