@@ -8,16 +8,17 @@ adapter_rows_224.npy. Needs: numpy, pillow, gguf (tools/requirements.txt).
 """
 import sys
 from math import erf
+from typing import Any
 
 import numpy as np
 from gguf import GGUFReader
 from PIL import Image
 
-Array = np.ndarray
+Array = Any  # numpy.ndarray; NumPy's own types say more than this file needs
 MINIMUM = 0.9999  # cosine of every row; F16 weights give 0.999999
 
 
-def load(path: str) -> tuple[dict[str, Array], dict[str, object]]:
+def load(path: str) -> tuple[dict[str, Array], dict[str, Any]]:
     reader = GGUFReader(path)
     tensors = {t.name: np.asarray(t.data, np.float32) for t in reader.tensors}
     return tensors, {name: field.contents() for name, field in reader.fields.items()}
@@ -45,7 +46,7 @@ def cubic_matrix(n_in: int, n_out: int) -> Array:
     return m
 
 
-def vit(t: dict[str, Array], keys: dict[str, object], picture: str) -> Array:
+def vit(t: dict[str, Array], keys: dict[str, Any], picture: str) -> Array:
     """(1 + n_patch, n_embd), class token first, after the last norm."""
     heads, eps = int(keys["clip.vision.attention.head_count"]), float(keys["clip.vision.attention.layer_norm_epsilon"])
     pixels = np.asarray(Image.open(picture).convert("RGB"), np.float32) / 255

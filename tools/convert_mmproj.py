@@ -26,7 +26,7 @@ import sys
 import zipfile
 from array import array
 from math import floor, prod
-from typing import BinaryIO, Iterator, NamedTuple, Union
+from typing import Any, BinaryIO, Iterator, NamedTuple
 
 N_LAYER, N_EMBD, N_FF, N_HEAD = 12, 384, 1536, 6
 PATCH, IMAGE = 14, 224
@@ -45,7 +45,7 @@ class Tensor(NamedTuple):
 
 # --- reading ---------------------------------------------------------------------------
 
-Field = Union[int, memoryview]
+Field = Any  # an int or, for nested messages, strings and arrays, a memoryview
 
 
 def varint(buf: memoryview, at: int) -> tuple[int, int]:
@@ -85,13 +85,13 @@ def onnx_tensor(buf: memoryview) -> tuple[str, Tensor]:
     name, kind, raw = "", 0, b""
     for number, value in fields(buf):
         if number == 1:
-            dims.append(value)  # type: ignore[arg-type]
+            dims.append(value)
         elif number == 2:
-            kind = value  # type: ignore[assignment]
+            kind = value
         elif number == 8:
-            name = bytes(value).decode()  # type: ignore[arg-type]
+            name = bytes(value).decode()
         elif number == 9:
-            raw = bytes(value)  # type: ignore[arg-type]
+            raw = bytes(value)
     if kind == 1 and len(raw) != 4 * prod(dims):
         raise ValueError(f"{name}: {len(raw)} bytes for shape {dims}")
     return name, Tensor(tuple(dims), F32 if kind == 1 else -1, raw)
@@ -104,13 +104,13 @@ def read_onnx(path: str) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     nodes: list[tuple[str, str]] = []
     graph = next(value for number, value in fields(model) if number == 7)
-    for number, value in fields(graph):  # type: ignore[arg-type]
+    for number, value in fields(graph):
         if number == 5:  # GraphProto.initializer
-            name, tensor = onnx_tensor(value)  # type: ignore[arg-type]
+            name, tensor = onnx_tensor(value)
             tensors[name] = tensor
         elif number == 1:  # GraphProto.node; NodeProto: input = 1, name = 3
-            inputs = [bytes(v).decode() for n, v in fields(value) if n == 1]  # type: ignore[arg-type]
-            names = [bytes(v).decode() for n, v in fields(value) if n == 3]  # type: ignore[arg-type]
+            inputs = [bytes(v).decode() for n, v in fields(value) if n == 1]
+            names = [bytes(v).decode() for n, v in fields(value) if n == 3]
             if names and names[0].endswith("/MatMul") and len(inputs) == 2:
                 nodes.append((names[0], inputs[1]))
     for node, weight in nodes:
@@ -138,7 +138,7 @@ def read_npz(path: str) -> dict[str, Tensor]:
 # --- arithmetic ------------------------------------------------------------------------
 
 
-def floats(data: bytes) -> array:
+def floats(data: bytes) -> "array[float]":
     values = array("f")
     values.frombytes(data)
     if sys.byteorder == "big":
@@ -146,7 +146,7 @@ def floats(data: bytes) -> array:
     return values
 
 
-def pack(values: array, code: str) -> bytes:
+def pack(values: "array[float]", code: str) -> bytes:
     return struct.pack(f"<{len(values)}{code}", *values)
 
 
@@ -184,15 +184,15 @@ def resized_positions(patches: Tensor, n_in: int, n_out: int) -> bytes:
     values = floats(patches.data)
     taps = cubic_taps(n_in, n_out)
     out = []
-    for y in taps:
-        across: list[list[float]] = []  # the four rows of y mixed, still n_in wide
+    for down in taps:
+        across: list[list[float]] = []  # four rows of patches mixed into one, still n_in wide
+        w0, w1, w2, w3 = (w for _, w in down)
         for x in range(n_in):
-            rows = [values[(iy * n_in + x) * width : (iy * n_in + x + 1) * width] for iy, _ in y]
-            w0, w1, w2, w3 = (w for _, w in y)
+            rows = [values[(y * n_in + x) * width : (y * n_in + x + 1) * width] for y, _ in down]
             across.append([a * w0 + b * w1 + c * w2 + d * w3 for a, b, c, d in zip(*rows)])
-        for x in taps:
-            w0, w1, w2, w3 = (w for _, w in x)
-            mixed = zip(*(across[ix] for ix, _ in x))
+        for along in taps:
+            w0, w1, w2, w3 = (w for _, w in along)
+            mixed = zip(*(across[x] for x, _ in along))
             out.append(struct.pack(f"<{width}f", *(a * w0 + b * w1 + c * w2 + d * w3 for a, b, c, d in mixed)))
     return b"".join(out)
 

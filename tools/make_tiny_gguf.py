@@ -11,6 +11,7 @@ Needs: numpy, gguf (tools/requirements.txt).
 import re
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Callable, NamedTuple, Optional
 
@@ -296,8 +297,8 @@ def gemma_extra(writer: gguf.GGUFWriter, arch: str) -> None:
 
 def main(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    chatml = dict(control=["<|endoftext|>", "<|im_start|>", "<|im_end|>"], template=CHATML)
-    qwen = bpe_vocab("qwen2", special=dict(eos="<|im_end|>", pad="<|endoftext|>"), user=["<tool_call>"], **chatml)
+    chatml = partial(bpe_vocab, control=["<|endoftext|>", "<|im_start|>", "<|im_end|>"], template=CHATML)
+    qwen = chatml("qwen2", special=dict(eos="<|im_end|>", pad="<|endoftext|>"), user=["<tool_call>"])
     write(
         out / "llama-bpe.gguf",
         Shape("llama", 4, 64, 4, 2, 16, 160, (Q.F16,), rope_factors=True, rope_base=500000.0),
@@ -319,13 +320,13 @@ def main(out: Path) -> None:
     write(
         out / "smollm-legacy-quants.gguf",
         Shape("llama", 6, 64, 4, 2, 16, 160, (Q.Q4_0, Q.Q4_1, Q.Q5_0, Q.Q5_1, Q.Q8_0), tied=True, rope_base=100000.0),
-        bpe_vocab("smollm", special=dict(bos="<|im_start|>", eos="<|im_end|>", unk="<|endoftext|>", pad="<|im_end|>"), first=True, **chatml),
+        chatml("smollm", special=dict(bos="<|im_start|>", eos="<|im_end|>", unk="<|endoftext|>", pad="<|im_end|>"), first=True),
         3,
     )
     write(
         out / "gpt2-k-quants.gguf",
         Shape("llama", 2, 256, 4, 1, 64, 256, (Q.Q6_K, Q.Q4_K, Q.Q5_K), tied=True),
-        bpe_vocab("gpt-2", special=dict(bos="<|endoftext|>", eos="<|endoftext|>"), flags=dict(add_bos_token=False), **chatml),
+        chatml("gpt-2", special=dict(bos="<|endoftext|>", eos="<|endoftext|>"), flags=dict(add_bos_token=False)),
         4,
     )
     write(out / "qwen2.gguf", Shape("qwen2", 4, 64, 4, 2, 16, 160, (Q.BF16,), tied=True, qkv_bias=True, rope_base=1e6, eps=1e-6), qwen, 5)

@@ -50,7 +50,8 @@ def draw() -> np.ndarray:
     rng = np.random.default_rng(10)
     noise = rng.integers(0, 60, (IMAGE // 4, IMAGE // 4, 3)).repeat(4, 0).repeat(4, 1)
     disc = ((x - 20) ** 2 + (y - 30) ** 2 < 200)[..., None] * np.array([120, -40, 30])
-    return np.clip(np.stack([x * 3, y * 3, 180 - x - y], -1) + noise + disc, 0, 255).astype(np.uint8)
+    picture: np.ndarray = np.clip(np.stack([x * 3, y * 3, 180 - x - y], -1) + noise + disc, 0, 255).astype(np.uint8)
+    return picture
 
 
 def build(t: Tower) -> dict[str, Tensor]:
