@@ -20,6 +20,8 @@
 
 #include <stdbool.h>
 
+struct buf;
+
 /* In the order in which a request passes them. */
 enum stage {
     STAGE_PIXELS,     /* choose the resolution */
@@ -40,11 +42,14 @@ enum option_type { OPTION_FLOAT, OPTION_INT, OPTION_BOOL, OPTION_ENUM };
 struct compressor_option {
     const char *name; /* JSON and YAML key: "ratio" */
     enum option_type type;
-    double min, max, def;       /* OPTION_ENUM: index into choices */
+    double min, max, def;       /* OPTION_ENUM: index into choices; def < min = not set */
     const char *const *choices; /* NULL-terminated, OPTION_ENUM only */
     bool auto_ok;               /* "auto" is allowed; stored as NaN, resolved by plan_resolve_* */
     const char *unit;           /* "" if it has none */
     const char *help;           /* one line */
+    const char *replaces;       /* while this one is set that one has no effect, and setting
+                                   that one unsets this one; NULL = none */
+    unsigned modalities;        /* slots it belongs to, as in the info; 0 = each of them */
 };
 
 #define COMPRESSOR_MAX_OPTIONS 12
@@ -79,8 +84,9 @@ struct compressor_ops {
      * uncompressed: rows must be untouched). scratch is rewound by the caller. */
     int (*apply)(const struct compress_call *call, struct rows *rows, struct arena *scratch,
                  struct compress_outcome *out, struct err *e);
-    /* Rows that will be left when it starts from n free rows, or -1 if that depends on
-     * the content. Lets the context check run before any work. */
+    /* Rows that will be left when it starts from n free (unprotected) rows, or -1 if that
+     * depends on the content. Lets the context check run before any work. At a *-layer
+     * stage: after the last block of a tower that is deep enough. */
     int (*predict)(const double *options, int n);
 };
 
@@ -94,6 +100,12 @@ extern const struct compressor *const compressors[];
 const struct compressor *compressor_find(const char *name); /* NULL if unknown */
 /* Index of an option, -1 if the method has none of that name. */
 int compressor_option_index(const struct compressor *c, const char *name);
+/* The options of a method at their defaults. */
+void compressor_defaults(const struct compressor *c, double options[COMPRESSOR_MAX_OPTIONS]);
+/* Whether options[i] has a value: NaN (auto) counts, below the minimum does not. */
+bool compressor_option_is_set(const struct compressor *c, const double *options, int i);
+/* The methods and their options as Markdown, for docs/compression.md; -1 when out is full. */
+int compressors_print_docs(struct buf *out);
 
 /* How vision/ and model/ call back without knowing plans: they run `run` after each
  * layer that `wants` it. ctx belongs to the engine. NULL hook = stage not used. */

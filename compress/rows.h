@@ -41,12 +41,13 @@ int rows_init(struct rows *r, struct arena *a, int n, int n_embd, enum row_kind 
               float first_position, struct err *e);
 
 /* Replace the rows by m new ones: map[i] in [0, m) is the new row of old row i
- * (every new row gets at least one). x, mass: mass-weighted mean and sum. position,
- * kind, flags: those of the first old row of the group (flags are or-ed).
- * Uses scratch for temporaries. The order of new rows is given by the numbers in map. */
+ * (every new row gets at least one). x, mass: mass-weighted mean and sum; a row that is
+ * alone in its group keeps its bytes. position: the smallest of the group; kind: of the
+ * first old row; flags are or-ed. The order of new rows is given by the numbers in map.
+ * Temporaries come from scratch (the caller rewinds); on failure nothing has changed. */
 int rows_merge(struct rows *r, const int32_t *map, int m, struct arena *scratch, struct err *e);
 
-/* Put rows into the order perm[new] = old. */
+/* Put rows into the order perm[new] = old; perm must be a permutation. */
 int rows_permute(struct rows *r, const int32_t *perm, struct arena *scratch, struct err *e);
 
 /* The smallest source index of each row: first[n]. */
