@@ -53,7 +53,7 @@ $(B)/libtamp.a: $(objects)
 	$(call say,AR,$@)
 	$(Q)rm -f $@ && ar rcs $@ $^
 
-$(B)/tests: $(test_objects) $(B)/libtamp.a
+$(B)/unit-tests: $(test_objects) $(B)/libtamp.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
@@ -65,8 +65,8 @@ $(B)/%.o: %.c
 -include $(objects:.o=.d) $(test_objects:.o=.d) $(B)/cmd/main.d
 
 .PHONY: unit
-unit: $(B)/tests ## build and run the unit tests (T=name: only those)
-	$(Q)$(B)/tests $(T)
+unit: $(B)/unit-tests ## build and run the unit tests (T=name: only those)
+	$(Q)$(B)/unit-tests $(T)
 
 .PHONY: clean
 clean: ## remove everything that was built (models stay)
