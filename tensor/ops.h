@@ -29,18 +29,26 @@ void op_softcap(float *x, size_t n, float cap);  /* cap * tanh(x / cap) */
 float op_cosine(const float *a, const float *b, int n);
 
 /* Rotary position embedding (arXiv 2104.09864) on one head vector x[n_rot..]:
- * frequency_i = position * base^(-2i/n_rot) * scale / factors[i] (factors may be NULL).
+ * angle_i = position * base^(-2i/n_rot) * scale / factors[i] (factors may be NULL).
  * neox: pairs are (i, i + n_rot/2); otherwise neighbours (2i, 2i+1). */
 void op_rope(float *x, int n_rot, float position, float base, float scale, const float *factors,
              int neox);
+
+/* The same in two steps, for many heads at one position: the cosine and sine of each
+ * pair once, table [n_rot / 2][2], then the rotation of each head vector. */
+void op_rope_table(float *table, int n_rot, float position, float base, float scale,
+                   const float *factors);
+void op_rope_rotate(float *x, int n_rot, const float *table, int neox);
 
 uint16_t op_f32_to_f16(float x);
 float op_f16_to_f32(uint16_t h);
 float op_bf16_to_f32(uint16_t h);
 
-/* Bicubic resize of a [h, w, channels] fp32 image, half-pixel centres, edge clamped.
- * a: -0.5 (Pillow) or -0.75 (PyTorch, OpenCV); antialias widens the kernel when
- * shrinking. Returns 0, or -1 out of memory. */
+/* Bicubic resize of a [h, w, channels] fp32 image (all sizes >= 1), half-pixel centres.
+ * a: -0.5 (Pillow) or -0.75 (PyTorch, OpenCV). antialias widens the kernel when shrinking
+ * and drops taps outside the picture, as Pillow and PyTorch's antialias do; without it
+ * they read the edge pixel, as plain PyTorch and OpenCV do. src and dst must not overlap.
+ * Returns 0, or -1 out of memory. */
 int op_resize_bicubic(const float *src, int src_h, int src_w, float *dst, int dst_h, int dst_w,
                       int channels, float a, int antialias);
 
