@@ -1,0 +1,15 @@
+/* What this CPU and its operating system can run: the choice of kernels and of the
+ * BLAS core both rest on it. */
+#ifndef TAMP_TENSOR_CPU_H
+#define TAMP_TENSOR_CPU_H
+
+#include <stdbool.h>
+
+struct cpu_features {
+    bool avx2;   /* AVX2, FMA and F16C, and the system saves the registers */
+    bool avx512; /* F, BW, DQ and VL, and the system saves the registers */
+};
+
+struct cpu_features cpu_features(void);
+
+#endif

@@ -1,0 +1,88 @@
+/* Which kernel set runs: the last of the table that this CPU can execute. */
+#include "tensor/kernels.h"
+
+#include "tensor/cpu.h"
+#include "tensor/kernels_impl.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+static bool always(void)
+{
+    return true;
+}
+
+#if defined(__x86_64__)
+static bool has_avx2(void)
+{
+    return cpu_features().avx2;
+}
+#endif
+
+/* Slowest first. */
+static const struct {
+    const struct kernels *kernels;
+    bool (*runs_here)(void);
+    const char *needs;
+} sets[] = {
+    {&kernels_ref, always, "nothing"},
+#if defined(__x86_64__)
+    {&kernels_avx2, has_avx2, "AVX2, FMA and F16C"},
+#endif
+};
+
+enum { N_SETS = sizeof sets / sizeof *sets };
+
+const char *const *kernels_names(void)
+{
+    static const char *const names[] = {
+        "auto",
+        "ref",
+#if defined(__x86_64__)
+        "avx2",
+#endif
+        NULL,
+    };
+    return names;
+}
+
+static const struct kernels *best(void)
+{
+    int i = N_SETS - 1;
+    while (i > 0 && !sets[i].runs_here()) {
+        i--;
+    }
+    return sets[i].kernels;
+}
+
+static int unknown_name(const char *name, struct err *e)
+{
+    char list[128] = "";
+    size_t n = 0;
+    for (const char *const *p = kernels_names(); *p && n < sizeof list; p++) {
+        int w = snprintf(list + n, sizeof list - n, "%s%s", n ? ", " : "", *p);
+        n += w > 0 ? (size_t)w : 0;
+    }
+    return err_set(e, ERR_INVALID, "there are no kernels named \"%.64s\"; there are %s", name,
+                   list);
+}
+
+const struct kernels *kernels_choose(const char *name, struct err *e)
+{
+    if (!name || !strcmp(name, "auto")) {
+        return best();
+    }
+    for (int i = 0; i < N_SETS; i++) {
+        if (strcmp(name, sets[i].kernels->name) != 0) {
+            continue;
+        }
+        if (!sets[i].runs_here()) {
+            err_set(e, ERR_UNSUPPORTED, "the kernels \"%s\" need %s, which this CPU lacks", name,
+                    sets[i].needs);
+            return NULL;
+        }
+        return sets[i].kernels;
+    }
+    unknown_name(name, e);
+    return NULL;
+}

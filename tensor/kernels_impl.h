@@ -1,0 +1,12 @@
+/* The kernel sets, for kernels.c and the tests that compare all of them. */
+#ifndef TAMP_TENSOR_KERNELS_IMPL_H
+#define TAMP_TENSOR_KERNELS_IMPL_H
+
+#include "tensor/kernels.h"
+
+extern const struct kernels kernels_ref;
+#if defined(__x86_64__)
+extern const struct kernels kernels_avx2;
+#endif
+
+#endif
