@@ -1,0 +1,502 @@
+#include "config/config.h"
+
+#include "base/alloc.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define KEY_FILE_MAX_BYTES 65536
+#define MAX_API_KEYS       1024
+#define BOTH               (CONFIG_SERVE | CONFIG_RUN)
+
+static const char *const log_formats[] = {"logfmt", "json", NULL};
+static const char *const log_levels[] = {"debug", "info", "warn", "error", NULL};
+
+#define AT(member) offsetof(struct config, member)
+
+static const struct schema_option options[] = {
+    {.name = "config",
+     .group = "Configuration file",
+     .type = SCHEMA_STRING,
+     .def = "",
+     .metavar = "FILE",
+     .unit = "",
+     .help = "YAML file to read; config/tamp.yaml shows every key",
+     .offset = AT(config_file),
+     .flags = SCHEMA_NOT_IN_FILE,
+     .commands = BOTH},
+
+    {.name = "model",
+     .group = "Model",
+     .type = SCHEMA_STRING,
+     .def = CONFIG_DEFAULT_MODEL,
+     .metavar = "FILE",
+     .unit = "",
+     .help = "GGUF file of the language model",
+     .offset = AT(model),
+     .commands = BOTH},
+    {.name = "mmproj",
+     .group = "Model",
+     .type = SCHEMA_STRING,
+     .def = "",
+     .metavar = "FILE",
+     .unit = "",
+     .help = "GGUF file of the vision tower and its projector; the default model has its own, any "
+             "other model is text only without it",
+     .offset = AT(mmproj),
+     .commands = BOTH},
+    {.name = "chat-template",
+     .group = "Model",
+     .type = SCHEMA_STRING,
+     .def = "",
+     .metavar = "NAME",
+     .unit = "",
+     .help = "chat template to use in place of the one that the model file names",
+     .offset = AT(chat_template),
+     .commands = BOTH},
+    {.name = "ctx-size",
+     .group = "Model",
+     .type = SCHEMA_INT,
+     .def = "0",
+     .min = 0,
+     .max = 1 << 20,
+     .metavar = "N",
+     .unit = "rows",
+     .help = "longest sequence, prompt and answer together; 0 takes what the model was trained "
+             "for, at most 8192",
+     .offset = AT(ctx_size),
+     .commands = BOTH},
+
+    {.name = "threads",
+     .group = "Computing",
+     .type = SCHEMA_INT,
+     .def = "0",
+     .min = 0,
+     .max = 256,
+     .metavar = "N",
+     .unit = "",
+     .help = "threads that compute; 0 takes what the machine offers",
+     .offset = AT(threads),
+     .commands = BOTH},
+    {.name = "parallel",
+     .group = "Computing",
+     .type = SCHEMA_INT,
+     .def = "4",
+     .min = 1,
+     .max = 64,
+     .metavar = "N",
+     .unit = "requests",
+     .help = "requests that are computed at the same time; each has its own KV cache",
+     .offset = AT(parallel),
+     .commands = CONFIG_SERVE},
+    {.name = "kernel",
+     .group = "Computing",
+     .type = SCHEMA_STRING,
+     .def = "auto",
+     .metavar = "NAME",
+     .unit = "",
+     .help = "set of compute kernels, for comparisons and bug reports; auto takes the fastest that "
+             "the CPU can run",
+     .offset = AT(kernel),
+     .commands = BOTH},
+
+    {.name = "profile",
+     .group = "Compression",
+     .type = SCHEMA_STRING,
+     .def = "balanced",
+     .metavar = "NAME",
+     .unit = "",
+     .help = "compression plan of requests that ask for none: off, balanced, product_search, "
+             "customer_service, or one of the file's profiles",
+     .offset = AT(profile),
+     .commands = BOTH},
+    {.name = "compression",
+     .group = "Compression",
+     .type = SCHEMA_STRING,
+     .def = "on",
+     .metavar = "PLAN",
+     .unit = "",
+     .help = "on uses the profile as it is, off merges nothing; a profile's name replaces the "
+             "profile; settings such as image.ratio=2,text.threshold=0.9 change it",
+     .offset = AT(compression),
+     .commands = BOTH},
+
+    {.name = "host",
+     .group = "Server",
+     .type = SCHEMA_STRING,
+     .def = "127.0.0.1",
+     .metavar = "ADDRESS",
+     .unit = "",
+     .help = "address to listen on; any but a loopback address needs a key or --insecure",
+     .offset = AT(host),
+     .commands = CONFIG_SERVE},
+    {.name = "port",
+     .group = "Server",
+     .type = SCHEMA_INT,
+     .def = "8080",
+     .min = 0,
+     .max = 65535,
+     .metavar = "N",
+     .unit = "",
+     .help = "port to listen on; 0 takes a free one and prints it",
+     .offset = AT(port),
+     .commands = CONFIG_SERVE},
+    {.name = "api-key",
+     .group = "Server",
+     .type = SCHEMA_STRING,
+     .def = "",
+     .metavar = "KEY",
+     .unit = "",
+     .help = "key that clients must send as a bearer token; a flag can be seen by every user of "
+             "the machine, so prefer the file or the environment",
+     .offset = AT(api_key),
+     .flags = SCHEMA_SECRET,
+     .commands = CONFIG_SERVE},
+    {.name = "api-key-file",
+     .group = "Server",
+     .type = SCHEMA_STRING,
+     .def = "",
+     .metavar = "FILE",
+     .unit = "",
+     .help = "file with one key on each line; empty lines and lines that begin with # are skipped",
+     .offset = AT(api_key_file),
+     .commands = CONFIG_SERVE},
+    {.name = "insecure",
+     .group = "Server",
+     .type = SCHEMA_BOOL,
+     .def = "false",
+     .metavar = "",
+     .unit = "",
+     .help = "allow listening beyond loopback without a key",
+     .offset = AT(insecure),
+     .commands = CONFIG_SERVE},
+    {.name = "max-queue",
+     .group = "Server",
+     .type = SCHEMA_INT,
+     .def = "64",
+     .min = 0,
+     .max = 10000,
+     .metavar = "N",
+     .unit = "requests",
+     .help = "requests that may wait for a free place; the next one is answered 429 with "
+             "Retry-After",
+     .offset = AT(max_queue),
+     .commands = CONFIG_SERVE},
+    {.name = "max-images",
+     .group = "Server",
+     .type = SCHEMA_INT,
+     .def = "16",
+     .min = 0,
+     .max = 64,
+     .metavar = "N",
+     .unit = "pictures",
+     .help = "pictures in one request",
+     .offset = AT(max_images),
+     .commands = CONFIG_SERVE},
+    {.name = "drain-timeout",
+     .group = "Server",
+     .type = SCHEMA_INT,
+     .def = "30",
+     .min = 0,
+     .max = 3600,
+     .metavar = "N",
+     .unit = "seconds",
+     .help = "how long running requests may go on after SIGTERM or Ctrl-C",
+     .offset = AT(drain_timeout_s),
+     .commands = CONFIG_SERVE},
+
+    {.name = "log-format",
+     .group = "Log",
+     .type = SCHEMA_ENUM,
+     .def = "logfmt",
+     .choices = log_formats,
+     .metavar = "NAME",
+     .unit = "",
+     .help = "form of the log lines on stderr",
+     .offset = AT(log_format),
+     .commands = BOTH},
+    {.name = "log-level",
+     .group = "Log",
+     .type = SCHEMA_ENUM,
+     .def = "info",
+     .choices = log_levels,
+     .metavar = "NAME",
+     .unit = "",
+     .help = "lowest level that is logged",
+     .offset = AT(log_level),
+     .commands = BOTH},
+};
+
+#define N_OPTIONS ((int)(sizeof options / sizeof *options))
+_Static_assert(sizeof options / sizeof *options <= CONFIG_MAX_OPTIONS, "enlarge origin[]");
+
+static const struct schema schema = {.options = options, .n = N_OPTIONS};
+
+const struct schema *config_schema(void)
+{
+    return &schema;
+}
+
+static struct schema_values values(struct config *c)
+{
+    return (struct schema_values){.schema = &schema, .base = c, .origin = c->origin};
+}
+
+enum schema_origin config_origin(const struct config *c, const char *name)
+{
+    int i = schema_find(&schema, name, strlen(name));
+    return i < 0 ? SCHEMA_DEFAULT : (enum schema_origin)c->origin[i];
+}
+
+bool config_given(const struct config *c, const char *name)
+{
+    return config_origin(c, name) != SCHEMA_DEFAULT;
+}
+
+/* -- keys ----------------------------------------------------------------------- */
+
+static int add_key(struct config *c, const char *text, size_t len, struct err *e)
+{
+    if (c->n_api_keys == MAX_API_KEYS) {
+        return err_reason(e, ERR_TOO_LARGE, "invalid_config", "more than %d API keys",
+                          MAX_API_KEYS);
+    }
+    char **keys = mem_realloc(c->api_keys, (size_t)c->n_api_keys + 1, sizeof *keys);
+    if (!keys) {
+        return err_no_memory(e, ((size_t)c->n_api_keys + 1) * sizeof *keys);
+    }
+    c->api_keys = keys;
+    char *copy = mem_strndup(text, len);
+    if (!copy) {
+        return err_no_memory(e, len + 1);
+    }
+    keys[c->n_api_keys++] = copy;
+    return 0;
+}
+
+static int add_key_lines(struct config *c, const char *text, size_t len, struct err *e)
+{
+    for (size_t at = 0; at < len;) {
+        const char *newline = memchr(text + at, '\n', len - at);
+        size_t end = newline ? (size_t)(newline - text) : len;
+        size_t begin = at;
+        at = end + 1;
+        while (begin < end && strchr(" \t\r", text[begin])) {
+            begin++;
+        }
+        while (end > begin && strchr(" \t\r", text[end - 1])) {
+            end--;
+        }
+        if (end > begin && text[begin] != '#' && add_key(c, text + begin, end - begin, e)) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int read_key_file(struct config *c, struct err *e)
+{
+    int fd = open(c->api_key_file, O_RDONLY | O_CLOEXEC);
+    struct stat st;
+    if (fd < 0 || fstat(fd, &st)) {
+        err_reason(e, ERR_IO, "invalid_config", "--api-key-file: cannot open %s: %s",
+                   c->api_key_file, strerror(errno));
+        if (fd >= 0) {
+            close(fd);
+        }
+        return -1;
+    }
+    c->key_file_readable_by_others = (st.st_mode & (S_IRGRP | S_IROTH)) != 0;
+    char text[KEY_FILE_MAX_BYTES];
+    size_t len = 0;
+    ssize_t got;
+    while (len < sizeof text && (got = read(fd, text + len, sizeof text - len)) > 0) {
+        len += (size_t)got;
+    }
+    close(fd);
+    int rc = 0;
+    if (len == sizeof text) {
+        rc = err_reason(e, ERR_TOO_LARGE, "invalid_config", "--api-key-file: %s is over %d bytes",
+                        c->api_key_file, KEY_FILE_MAX_BYTES);
+    } else {
+        int before = c->n_api_keys;
+        rc = add_key_lines(c, text, len, e);
+        if (!rc && c->n_api_keys == before) {
+            rc = err_reason(e, ERR_INVALID, "invalid_config",
+                            "--api-key-file: %s holds no key; put one on a line of its own",
+                            c->api_key_file);
+        }
+    }
+    explicit_bzero(text, sizeof text);
+    return rc;
+}
+
+static int load_keys(struct config *c, struct err *e)
+{
+    if (*c->api_key && add_key(c, c->api_key, strlen(c->api_key), e)) {
+        return -1;
+    }
+    return *c->api_key_file ? read_key_file(c, e) : 0;
+}
+
+/* -- what one option cannot check alone -------------------------------------------- */
+
+bool config_is_loopback(const char *host)
+{
+    struct in_addr v4;
+    struct in6_addr v6;
+    if (inet_pton(AF_INET, host, &v4) == 1) {
+        return ntohl(v4.s_addr) >> 24 == 127;
+    }
+    if (inet_pton(AF_INET6, host, &v6) == 1) {
+        return IN6_IS_ADDR_LOOPBACK(&v6);
+    }
+    return strcasecmp(host, "localhost") == 0;
+}
+
+static int check_exposure(const struct config *c, struct err *e)
+{
+    if (!*c->host) {
+        return err_reason(e, ERR_INVALID, "invalid_config",
+                          "--host: is empty; 127.0.0.1 listens to this machine, 0.0.0.0 to all");
+    }
+    if (config_is_loopback(c->host) || c->n_api_keys || c->insecure) {
+        return 0;
+    }
+    return err_reason(e, ERR_FORBIDDEN, "invalid_config",
+                      "--host: %s can be reached from other machines and there is no API key; "
+                      "give --api-key-file, or say --insecure",
+                      c->host);
+}
+
+/* The default model brings its own projector; a model of the user's does not. */
+static int default_mmproj(struct config *c, struct err *e)
+{
+    if (config_given(c, "model") || config_given(c, "mmproj")) {
+        return 0;
+    }
+    struct schema_values v = values(c);
+    return schema_set(&v, schema_find(&schema, "mmproj", 6), CONFIG_DEFAULT_MMPROJ, SCHEMA_DEFAULT,
+                      "mmproj", e);
+}
+
+static int load(struct config *c, enum config_command command, struct schema_values *extra,
+                int argc, char **argv, const char **positional, int *n_positional, struct err *e)
+{
+    struct schema_values v = values(c);
+    struct schema_values *sets[] = {&v, extra};
+    if (schema_defaults(&v, e) || (extra && schema_defaults(extra, e)) ||
+        schema_args(sets, extra ? 2 : 1, command, argc, argv, positional, n_positional, e) ||
+        schema_env(&v, e) || (*c->config_file && config_read_file(c, c->config_file, e)) ||
+        default_mmproj(c, e)) {
+        return -1;
+    }
+    return command == CONFIG_SERVE ? (load_keys(c, e) || check_exposure(c, e) ? -1 : 0) : 0;
+}
+
+int config_load(struct config *c, enum config_command command, struct schema_values *extra,
+                int argc, char **argv, const char **positional, int *n_positional, struct err *e)
+{
+    *c = (struct config){0};
+    if (load(c, command, extra, argc, argv, positional, n_positional, e)) {
+        config_clear(c);
+        if (extra) {
+            schema_clear(extra);
+        }
+        return -1;
+    }
+    return 0;
+}
+
+void config_clear(struct config *c)
+{
+    struct schema_values v = values(c);
+    schema_clear(&v);
+    for (int i = 0; i < c->n_profiles; i++) {
+        mem_free(c->profiles[i].name);
+        mem_free(c->profiles[i].from);
+        mem_free(c->profiles[i].set);
+    }
+    mem_free(c->profiles);
+    for (int i = 0; i < c->n_api_keys; i++) {
+        explicit_bzero(c->api_keys[i], strlen(c->api_keys[i]));
+        mem_free(c->api_keys[i]);
+    }
+    mem_free(c->api_keys);
+    *c = (struct config){0};
+}
+
+void config_log_warnings(const struct config *c, enum config_command command)
+{
+    const char *meant;
+    const char *variable = schema_env_typo(&schema, &meant);
+    if (variable) {
+        char name[72];
+        char typed[72];
+        schema_env_name(meant, name, sizeof name);
+        snprintf(typed, sizeof typed, "%.*s", (int)strcspn(variable, "="), variable);
+        log_event(LOG_WARN, "unknown environment variable", log_str("name", typed),
+                  log_str("meant", name));
+    }
+    if (command != CONFIG_SERVE) {
+        return;
+    }
+    if (config_origin(c, "api-key") == SCHEMA_FLAG) {
+        log_event(LOG_WARN, "the API key can be read in the process list",
+                  log_str("instead", "--api-key-file or TAMP_API_KEY"));
+    }
+    if (c->key_file_readable_by_others) {
+        log_event(LOG_WARN, "other users can read the key file", log_str("file", c->api_key_file),
+                  log_str("instead", "chmod 600"));
+    }
+    if (!config_is_loopback(c->host) && c->n_api_keys == 0) {
+        log_event(LOG_WARN, "open to every machine that can reach it", log_str("host", c->host),
+                  log_str("instead", "--api-key-file"));
+    }
+}
+
+/* -- generated texts ------------------------------------------------------------------ */
+
+void config_print_yaml(struct buf *out)
+{
+    buf_puts(out, "# Every key of the configuration file with its default; `tamp serve --config "
+                  "FILE` reads it.\n"
+                  "# Flags and TAMP_... variables are stronger than this file.\n"
+                  "# Written by `tamp help --yaml`; do not edit it here.\n");
+    schema_print_yaml(&schema, out);
+    buf_puts(out, "\n# -- Profiles of your own\n\n"
+                  "# Each may be chosen with `profile`, with --compression, and by a request.\n"
+                  "#profiles:\n"
+                  "#  - name: shoes\n"
+                  "#    from: product_search\n"
+                  "#    set: \"image.ratio=2, text.method=off\"\n");
+}
+
+void config_print_markdown(const struct schema *run_flags, struct buf *out)
+{
+    buf_puts(out,
+             "# Configuration\n\n"
+             "<!-- written by `tamp help --markdown`; do not edit it here -->\n\n"
+             "Every option has one name. `ctx-size` is the flag `--ctx-size 4096` or "
+             "`--ctx-size=4096`, the variable `TAMP_CTX_SIZE=4096`, and the key `ctx-size: 4096` "
+             "of the YAML file that `--config` names. Flags are stronger than variables, "
+             "variables than the file, the file than the defaults. A value out of range, or a "
+             "name that does not exist, stops the start with one line that says where it stands. "
+             "`config/tamp.yaml` holds every key with its default.\n\n"
+             "Options under Server are for `tamp serve`; `tamp run` accepts them in the file and "
+             "in the environment and does not use them.\n");
+    schema_print_markdown(&schema, out);
+    buf_puts(out, "\n## Profiles of your own\n\n"
+                  "Only in the file. Each has a `name`, the profile it starts `from` (default "
+                  "balanced), and the settings on top of it, as in `--compression`; "
+                  "`docs/compression.md` lists the methods and their options.\n\n"
+                  "```yaml\nprofiles:\n  - name: shoes\n    from: product_search\n"
+                  "    set: \"image.ratio=2, text.method=off\"\nprofile: shoes\n```\n\n"
+                  "# Flags of `tamp run`\n");
+    schema_print_markdown(run_flags, out);
+}
