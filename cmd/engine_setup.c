@@ -1,0 +1,58 @@
+#include "cmd/engine_setup.h"
+
+#include "base/alloc.h"
+
+#include <limits.h>
+#include <string.h>
+#include <unistd.h>
+
+/* `path` if it is there or was asked for, else the installed twin if that is there;
+ * always a copy. */
+static char *find_model(const struct config *c, const char *option, const char *path)
+{
+    char self[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (!*path || access(path, R_OK) == 0 || config_given(c, option) || n <= 0) {
+        return mem_strdup(path);
+    }
+    self[n] = '\0';
+    char *slash = strrchr(self, '/');
+    struct buf at;
+    buf_init(&at, 2 * PATH_MAX);
+    buf_printf(&at, "%.*s/../share/tamp/%s", (int)(slash - self), self, path);
+    if (!buf_failed(&at) && access(buf_str(&at), R_OK) == 0) {
+        return buf_take(&at, NULL);
+    }
+    buf_free(&at);
+    return mem_strdup(path);
+}
+
+struct engine *engine_setup(const struct config *c, struct err *e)
+{
+    bool default_model = !config_given(c, "model");
+    char *model = find_model(c, "model", c->model);
+    char *mmproj = find_model(c, "mmproj", c->mmproj);
+    struct engine *en = NULL;
+    if (!model || !mmproj) {
+        err_no_memory(e, PATH_MAX);
+    } else if (default_model && access(model, R_OK)) {
+        err_reason(e, ERR_NOT_FOUND, "model_not_found",
+                   "%s is not there; run `make models`, or name a GGUF file with --model", model);
+    } else {
+        const struct engine_params p = {
+            .model_path = model,
+            .mmproj_path = mmproj,
+            .chat_template = *c->chat_template ? c->chat_template : NULL,
+            .kernel = strcmp(c->kernel, "auto") == 0 ? NULL : c->kernel,
+            .ctx_size = (int)c->ctx_size,
+            .n_threads = (int)c->threads,
+            .n_parallel = (int)c->parallel,
+            .max_queue = (int)c->max_queue,
+            .max_images = (int)c->max_images,
+        };
+        en = engine_open(&p, e);
+    }
+    mem_free(model);
+    mem_free(mmproj);
+    return en;
+}

@@ -1,0 +1,165 @@
+#include "cmd/plan_text.h"
+
+#include <limits.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_SETTING 128
+
+/* "image.ratio=2" in three pieces, NUL-terminated in `copy`. slot is "" when there is no
+ * dot before the '='. */
+struct setting {
+    char copy[MAX_SETTING];
+    const char *slot, *name, *value;
+};
+
+static int split(const char *text, size_t len, struct setting *s, struct err *e)
+{
+    if (len >= sizeof s->copy) {
+        return err_reason(e, ERR_TOO_LARGE, "invalid_config", "the setting '%.32s...' is too long",
+                          text);
+    }
+    memcpy(s->copy, text, len);
+    s->copy[len] = '\0';
+    char *equals = strchr(s->copy, '=');
+    if (!equals || equals == s->copy || !equals[1]) {
+        return err_reason(e, ERR_INVALID, "invalid_config",
+                          "'%s' is no setting; write one as image.ratio=2", s->copy);
+    }
+    *equals = '\0';
+    s->value = equals + 1;
+    char *dot = strchr(s->copy, '.');
+    if (dot) {
+        *dot = '\0';
+    }
+    s->slot = dot ? s->copy : "";
+    s->name = dot ? dot + 1 : s->copy;
+    return 0;
+}
+
+static bool as_number(const char *text, double *value)
+{
+    if (strcmp(text, "true") == 0 || strcmp(text, "false") == 0) {
+        *value = strcmp(text, "true") == 0;
+        return true;
+    }
+    char *end;
+    *value = strtod(text, &end);
+    return end != text && !*end && isfinite(*value);
+}
+
+static int set_common(struct plan *p, const struct setting *s, struct err *e)
+{
+    double v;
+    if (!as_number(s->value, &v) || v < 0 || v > INT_MAX) {
+        return err_reason(e, ERR_TYPE, "invalid_config", "%s: '%s' is not a number that it takes",
+                          s->name, s->value);
+    }
+    if (strcmp(s->name, "protect_system") == 0) {
+        p->protect_system = v != 0;
+    } else if (strcmp(s->name, "protect_tail") == 0) {
+        p->protect_tail = (int)v;
+    } else if (strcmp(s->name, "min_text_rows") == 0) {
+        p->min_text_rows = (int)v;
+    } else {
+        return err_reason(e, ERR_INVALID, "invalid_config",
+                          "no setting is called '%s'; there are image.*, text.*, lm.*, "
+                          "protect_system, protect_tail and min_text_rows",
+                          s->name);
+    }
+    return 0;
+}
+
+/* The index of a slot, -1 with *e set if there is none of that name. */
+static int find_modality(const char *slot, struct err *e)
+{
+    for (int i = 0; i < MODALITY_COUNT; i++) {
+        if (strcmp(modality_name((enum modality)i), slot) == 0) {
+            return i;
+        }
+    }
+    return err_reason(e, ERR_INVALID, "invalid_config",
+                      "'%s' is no part of a plan; there are image, text and lm", slot);
+}
+
+/* Two passes over the settings: `methods` first, because a method resets its options. */
+static int set_one(struct plan *p, const struct setting *s, bool methods, struct err *e)
+{
+    double number;
+    bool is_method = *s->slot && strcmp(s->name, "method") == 0;
+    if (is_method != methods) {
+        return 0;
+    }
+    if (!*s->slot) {
+        return set_common(p, s, e);
+    }
+    int slot = find_modality(s->slot, e);
+    if (slot < 0) {
+        return -1;
+    }
+    enum modality m = (enum modality)slot;
+    if (methods) {
+        return plan_set_method(p, m, s->value, e);
+    }
+    if (as_number(s->value, &number)) {
+        return plan_set_number(p, m, s->name, number, e);
+    }
+    return plan_set_text(p, m, s->name, s->value, e);
+}
+
+int plan_text_apply(struct plan *p, const char *settings, struct err *e)
+{
+    struct plan made = *p;
+    struct setting s;
+    for (int pass = 0; pass < 2; pass++) {
+        for (const char *at = settings; *at;) {
+            size_t len = strcspn(at, ", ");
+            if (len && (split(at, len, &s, e) || set_one(&made, &s, pass == 0, e))) {
+                return -1;
+            }
+            at += len + (at[len] != '\0');
+        }
+    }
+    *p = made;
+    return 0;
+}
+
+static int add_profile(const struct config_profile *profile, struct err *e)
+{
+    struct plan p;
+    if (plan_from_profile(&p, profile->from ? profile->from : "balanced", e) ||
+        (profile->set && plan_text_apply(&p, profile->set, e)) ||
+        plan_add_profile(profile->name, &p, e)) {
+        return err_prefix(e, "profile '%s'", profile->name);
+    }
+    return 0;
+}
+
+static int in_force(struct plan *p, const struct config *c, struct err *e)
+{
+    const char *text = c->compression;
+    if (strcmp(text, "off") == 0) {
+        return plan_from_profile(p, "off", e);
+    }
+    if (!*text || strcmp(text, "on") == 0) {
+        return plan_from_profile(p, c->profile, e);
+    }
+    if (!strchr(text, '=')) {
+        return plan_from_profile(p, text, e);
+    }
+    return plan_from_profile(p, c->profile, e) || plan_text_apply(p, text, e) ? -1 : 0;
+}
+
+int plan_text_from_config(struct plan *p, const struct config *c, struct err *e)
+{
+    for (int i = 0; i < c->n_profiles; i++) {
+        if (add_profile(&c->profiles[i], e)) {
+            return -1;
+        }
+    }
+    if (in_force(p, c, e)) {
+        return err_prefix(e, "compression");
+    }
+    return 0;
+}
