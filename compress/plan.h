@@ -26,7 +26,9 @@ struct plan {
     int min_text_rows;   /* fewer text rows than this: not worth it, skipped */
 };
 
-/* Built-in profiles, name by name; NULL past the last. */
+#define PLAN_MAX_PROFILES 64 /* built in and of the operator together */
+
+/* The profiles there are, name by name, the built-in ones first; NULL past the last. */
 const char *plan_profile_name(int i);
 const char *plan_profile_summary(int i);
 
@@ -35,12 +37,13 @@ const char *plan_profile_summary(int i);
 int plan_from_profile(struct plan *p, const char *name, struct err *e);
 
 /* Profiles of the operator, read from the configuration at start; copied. Not
- * thread-safe: before the server starts. A name that exists is replaced. */
+ * thread-safe: before the server starts. A name that exists is replaced. Names are 1 to 31
+ * of a-z 0-9 _ - (they become part of logs and metrics). */
 int plan_add_profile(const char *name, const struct plan *p, struct err *e);
 
 /* Override: the method of one slot (options go to their defaults), then one option.
- * Values as JSON gives them; enum options and "auto" take the text form.
- * e->param is "compression.image.ratio". */
+ * Values as JSON gives them; enum options and "auto" take the text form, bool options
+ * "true" and "false" or 0 and 1. e->param is "compression.image.ratio". */
 int plan_set_method(struct plan *p, enum modality m, const char *method, struct err *e);
 int plan_set_number(struct plan *p, enum modality m, const char *option, double value,
                     struct err *e);
@@ -48,7 +51,8 @@ int plan_set_text(struct plan *p, enum modality m, const char *option, const cha
                   struct err *e);
 
 /* The step for one picture: detail low = the strongest image plan, high = none, auto =
- * the plan; `auto` ratios resolved from the original size and the rows it would cost.
+ * the plan; `auto` ratios resolved from the original size (pixels) and the rows it would
+ * cost. A plan whose image method is off stays off whatever the detail.
  * *skipped (may be NULL) gets a static reason when the plan was not used, else NULL. */
 void plan_image_step(const struct plan *p, enum image_detail detail, int width, int height,
                      int n_rows, struct plan_step *out, const char **skipped);
@@ -57,7 +61,9 @@ void plan_image_step(const struct plan *p, enum image_detail detail, int width, 
 void plan_text_step(const struct plan *p, enum modality m, int n_text_rows,
                     const struct calibration *cal, struct plan_step *out, const char **skipped);
 
-/* "image tome ratio=4 schedule=constant; text cosine threshold=0.85": log, report, docs. */
+/* "image tome ratio=4 schedule=constant; text cosine threshold=0.85 max_group=4
+ * norm=direction; protect_system=true protect_tail=32 min_text_rows=64", or "off": log,
+ * report, docs. Options that have no effect are left out. -1 when out is full. */
 int plan_print(const struct plan *p, struct buf *out);
 /* Same plan -> same id, across restarts: goes into cache keys. */
 unsigned long long plan_id(const struct plan *p);

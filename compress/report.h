@@ -29,13 +29,18 @@ struct report {
 };
 
 void report_init(struct report *r, const struct plan *p);
-/* Each (stage, reason) is kept once. */
+/* Each (stage, reason) is kept once; beyond REPORT_MAX_SKIPPED they are dropped. */
 void report_skip(struct report *r, enum stage stage, const char *reason);
+/* Adds one picture, one run of text or one chunk to a modality's rows and time. Parts that
+ * were left alone count too; the method named is the last one that is not `off`. */
 void report_add(struct report *r, enum modality m, const struct plan_step *step, int rows_in,
                 int rows_out, double ms);
 double report_ratio(const struct report *r); /* original / compressed; 1 when empty */
 
-/* Run one step on rows, timed and reported; fails open. The one caller of ops.apply. */
+/* Run one step on rows, timed and reported; the one caller of ops.apply. Fails open: out of
+ * memory leaves the rows alone and is a skip, not an error; -1 only for a step that cannot
+ * act at all (a bug of the caller). Rows are counted with the class token if it is there;
+ * at the vit-layer stage blocks after 0 add only what they removed. Scratch is rewound. */
 int compress_apply(const struct plan_step *step, enum modality m, int layer, int n_layer,
                    struct rows *rows, const float *metric, int n_metric, struct arena *scratch,
                    struct report *report, struct err *e);

@@ -16,8 +16,9 @@ struct span {
     enum row_kind kind;
     int message;                      /* index into chat->messages */
     int part;                         /* index into its parts */
-    struct plan_step step;            /* what will be done to it (off: nothing) */
-    bool protect_all;                 /* system prompt by default, assistant tool calls, ... */
+    struct plan_step step;            /* what the plan has for it (off: nothing); pictures still
+                                         need plan_image_step, text plan_text_step */
+    bool protect_all;                 /* the system prompt, unless the plan lets it merge */
     const struct text_range *protect; /* [n_protect] byte ranges of the text never merged */
     int n_protect;
 };

@@ -1,0 +1,19 @@
+/* What the two halves of plan share: plan.c (overrides, resolution, print) and
+ * plan_profiles.c (the named starting points). */
+#ifndef TAMP_COMPRESS_PLAN_IMPL_H
+#define TAMP_COMPRESS_PLAN_IMPL_H
+
+#include "compress/plan.h"
+
+/* A method at its defaults in the slot of modality m. */
+void plan_step_init(struct plan_step *step, enum modality m, const struct compressor *method);
+
+/* An ERR_INVALID about an unknown `what` named `name`: the nearest of names (NULL-terminated)
+ * if one is near, and all of them. */
+void plan_unknown_name(struct err *e, const char *param, const char *what, const char *name,
+                       const char *const *names);
+
+/* Insertions, deletions and replacements that turn a into b; looks at the first 63 bytes. */
+int plan_edit_distance(const char *a, const char *b);
+
+#endif
