@@ -1,0 +1,124 @@
+#include "tests/unit/decoder_fixture.h"
+
+#include "base/alloc.h"
+#include "tensor/kernels.h"
+#include "tests/test.h"
+
+#include <stdio.h>
+
+void fixture_open(struct fixture *f, const char *path, int n_threads)
+{
+    struct err e = ERR_INIT;
+    *f = (struct fixture){.g = gguf_open(path, &e)};
+    if (!f->g) {
+        FAIL("%s", e.msg);
+    }
+    f->d = decoder_open(f->g, &e);
+    f->pool = pool_new(n_threads, &e);
+    f->compute = (struct compute){f->pool, kernels_choose(NULL, &e)};
+    if (!f->d || !f->pool || !f->compute.kernels) {
+        FAIL("%s", e.msg);
+    }
+    arena_init(&f->rows, (size_t)1 << 30);
+    arena_init(&f->scratch, (size_t)1 << 30);
+    f->info = decoder_info(f->d);
+}
+
+void fixture_close(struct fixture *f)
+{
+    arena_clear(&f->rows);
+    arena_clear(&f->scratch);
+    pool_free(f->pool);
+    decoder_close(f->d);
+    gguf_close(f->g);
+}
+
+struct kv_cache fixture_kv(const struct fixture *f, const int *cutoffs, int n_cutoffs, int capacity)
+{
+    struct err e = ERR_INIT;
+    struct kv_cache kv;
+    struct kv_shape shape = decoder_kv_shape(f->d);
+    CHECK_OK(kv_init(&kv, &shape, cutoffs, n_cutoffs, capacity, &e), e);
+    return kv;
+}
+
+struct rows fixture_rows(struct fixture *f, const token_id *ids, int n, int first)
+{
+    struct err e = ERR_INIT;
+    struct rows r;
+    CHECK_OK(rows_init(&r, &f->rows, n, f->info->n_embd, ROW_TEXT, (float)first, &e), e);
+    decoder_embed(f->d, ids, n, r.x, &f->compute);
+    return r;
+}
+
+void fixture_run(struct fixture *f, struct decoder_slice slice)
+{
+    struct err e = ERR_INIT;
+    CHECK_OK(decoder_run(f->d, &slice, 1, &f->compute, &f->scratch, &e), e);
+}
+
+void fixture_ids(struct fixture *f, struct kv_cache *kv, const token_id *ids, int n, bool all,
+                 float *logits)
+{
+    struct rows rows = fixture_rows(f, ids, n, kv->n_positions);
+    fixture_run(
+        f, (struct decoder_slice){.kv = kv, .rows = &rows, .all_logits = all, .logits = logits});
+    kv->n_positions += n;
+}
+
+float *fixture_logits(const struct fixture *f, int n_rows)
+{
+    float *logits = mem_alloc((size_t)n_rows * (size_t)f->info->n_vocab, sizeof *logits);
+    CHECK(logits);
+    return logits;
+}
+
+const char *const tiny_names[] = {"llama-bpe",     "llama-spm", "smollm-legacy-quants",
+                                  "gpt2-k-quants", "qwen2",     "qwen3",
+                                  "gemma3",        NULL};
+
+/* "n id id ... id"; lines that start with # are skipped. */
+static int read_ids(FILE *in, token_id *ids, int room)
+{
+    int n;
+    while (fscanf(in, " #%*[^\n]") == 0 && fscanf(in, "%d", &n) != 1) {
+        CHECK(!feof(in));
+    }
+    CHECK_INT(n, <=, room);
+    for (int i = 0; i < n; i++) {
+        CHECK_INT(fscanf(in, "%d", &ids[i]), ==, 1);
+    }
+    return n;
+}
+
+void tiny_open(struct tiny *t, const char *name, int n_threads)
+{
+    char file[96];
+    int64_t shape[4];
+    snprintf(file, sizeof file, "tiny/%s.gguf", name);
+    char *path = test_golden_path(file);
+    fixture_open(&t->f, path, n_threads);
+    mem_free(path);
+
+    snprintf(file, sizeof file, "tiny/%s.sequence.vec", name);
+    path = test_golden_path(file);
+    FILE *in = fopen(path, "r");
+    CHECK(in);
+    t->n_prompt = read_ids(in, t->ids, 64);
+    t->n_greedy = read_ids(in, t->ids + t->n_prompt, 64);
+    fclose(in);
+    mem_free(path);
+
+    snprintf(file, sizeof file, "tiny/%s.logits.npy", name);
+    path = test_golden_path(file);
+    test_npy(path, &t->logits, shape);
+    mem_free(path);
+    CHECK_INT(shape[0], ==, t->n_prompt + t->n_greedy);
+    CHECK_INT(shape[1], ==, t->f.info->n_vocab);
+}
+
+void tiny_close(struct tiny *t)
+{
+    mem_free(t->logits);
+    fixture_close(&t->f);
+}
