@@ -39,8 +39,8 @@ static uint8_t *guarded_row(struct rng *r, enum tensor_type type, int n)
         enum tensor_type type;
         int factors[2]; /* byte offsets of the fp16 factors, -1 = none */
     } layouts[] = {
-        {TENSOR_Q4_0, {0, -1}}, {TENSOR_Q4_1, {0, 2}}, {TENSOR_Q5_0, {0, -1}},
-        {TENSOR_Q5_1, {0, 2}},  {TENSOR_Q8_0, {0, -1}}, {TENSOR_Q4_K, {0, 2}},
+        {TENSOR_Q4_0, {0, -1}}, {TENSOR_Q4_1, {0, 2}},    {TENSOR_Q5_0, {0, -1}},
+        {TENSOR_Q5_1, {0, 2}},  {TENSOR_Q8_0, {0, -1}},   {TENSOR_Q4_K, {0, 2}},
         {TENSOR_Q5_K, {0, 2}},  {TENSOR_Q6_K, {208, -1}},
     };
     const struct tensor_type_traits *t = tensor_type_traits(type);
