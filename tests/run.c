@@ -1,6 +1,7 @@
 /* Runs every TEST of the program, each in its own process with a time limit, and ends
  * with "N passed, N failed, N skipped". See tests/README.md. */
 #include "tests/test.h"
+#include "vision/image.h"
 
 #include <signal.h>
 #include <stdbool.h>
@@ -85,6 +86,7 @@ static int run_one(const struct test_case *t, const struct options *o)
 
 int main(int argc, char **argv)
 {
+    image_worker_maybe_run(argc, argv);
     struct options o = {0};
     int i = 1;
     for (; i < argc && argv[i][0] == '-'; i++) {

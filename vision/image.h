@@ -24,10 +24,10 @@ extern const struct image_limits image_limits_default;
 
 enum image_format { IMAGE_JPEG, IMAGE_PNG };
 
-/* The header alone, from our own parser; nothing is decoded or allocated. width and
- * height are those after EXIF orientation. Reasons: unsupported_image,
- * image_too_small, image_too_large, image_aspect, image_truncated, image_bomb,
- * unsupported_colorspace. */
+/* The header and the marker structure, from our own parser; nothing is decoded or
+ * allocated. width and height are those after EXIF orientation. Reasons:
+ * unsupported_image, image_too_small, image_too_large, image_aspect, image_truncated,
+ * image_bomb, unsupported_colorspace, image_decode_failed (damaged). */
 struct image_header {
     enum image_format format;
     int width, height;
@@ -36,14 +36,21 @@ struct image_header {
 int image_scan(const uint8_t *bytes, size_t n, const struct image_limits *limits,
                struct image_header *out, struct err *e);
 
-/* Scan, then decode in the confined helper process (started on first use, restarted
- * when it dies). Thread-safe. */
+/* Scan, then decode in a confined helper process (started on first use, restarted when
+ * it dies). Adds the reason image_decode_failed also for a decoder that crashed or took
+ * too long. Thread-safe; blocks for a few seconds at most. */
 int image_decode(const uint8_t *bytes, size_t n, const struct image_limits *limits,
                  struct image *out, struct err *e);
 void image_free(struct image *im);
 
-/* Start the helper now (before threads exist); optional. Stop it at the end. */
+/* The helper is this same program, run again with one hidden argument: call this first
+ * thing in main, before anything is set up. Does not return in a helper. */
+void image_worker_maybe_run(int argc, char **argv);
+/* Start a helper now instead of at the first picture; optional. */
 int image_worker_start(struct err *e);
+/* Ends the helpers; a later image_decode would start them again. */
 void image_worker_stop(void);
+/* How often a helper died or had to be ended, and was replaced. */
+uint64_t image_worker_restarts(void);
 
 #endif
