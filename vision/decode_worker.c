@@ -237,8 +237,15 @@ static int ensure_helper(struct helper *h, struct err *e)
         }
         count_death(h);
     }
-    pause_after_deaths(h);
-    return start_helper(h, e);
+    for (int attempt = 0;; attempt++) {
+        pause_after_deaths(h);
+        if (start_helper(h, e) == 0) {
+            return 0;
+        }
+        if (attempt == 1) {
+            return -1;
+        }
+    }
 }
 
 /* -- lending ---------------------------------------------------------------------- */

@@ -193,9 +193,9 @@ static int check_data(const struct png *p, uint64_t inflated, struct err *e)
     return 0;
 }
 
-/* Compressed data (kept with room to double), inflated rows, the picture (16-bit ones
- * are narrowed into a second one). Interlaced: the decoder guesses the inflated size a
- * little short and doubles it, and each pass has a picture of its own. */
+/* Compressed data (kept with room to double), inflated rows, the picture. Interlaced:
+ * the decoder guesses the inflated size a little short and doubles it, and each pass has
+ * a picture of its own. */
 static uint64_t decode_bytes(const struct png *p, uint64_t inflated)
 {
     uint64_t pixels = (uint64_t)p->width * p->height;
@@ -210,8 +210,7 @@ static uint64_t decode_bytes(const struct png *p, uint64_t inflated)
         uint64_t expanding = inflated + picture + pixels * (p->has_transparency ? 4 : 3);
         decoding = expanding > decoding ? expanding : decoding;
     }
-    uint64_t narrowing = p->bits == 16 ? picture + picture / 2 : 0;
-    return decoding > narrowing ? decoding : narrowing;
+    return decoding;
 }
 
 int image_scan_png(const uint8_t *bytes, size_t n, const struct image_limits *limits,

@@ -144,6 +144,12 @@ static __attribute__((noinline)) void clear_stack(void)
     explicit_bzero(below, sizeof below);
 }
 
+/* Bit depth of a PNG: 16-bit ones are narrowed by us, after compositing. */
+static bool is_wide(const uint8_t *bytes, size_t n)
+{
+    return n > 24 && memcmp(bytes, "\x89PNG", 4) == 0 && bytes[24] == 16;
+}
+
 enum decode_status stb_decode(const uint8_t *bytes, size_t n, uint64_t budget_bytes,
                               struct decoded *out)
 {
@@ -155,10 +161,15 @@ enum decode_status stb_decode(const uint8_t *bytes, size_t n, uint64_t budget_by
         return DECODE_DAMAGED;
     }
     clear_stack();
-    out->pixels =
-        stbi_load_from_memory(bytes, (int)n, &out->width, &out->height, &out->channels, 0);
+    if (is_wide(bytes, n)) {
+        out->pixels16 =
+            stbi_load_16_from_memory(bytes, (int)n, &out->width, &out->height, &out->channels, 0);
+    } else {
+        out->pixels8 =
+            stbi_load_from_memory(bytes, (int)n, &out->width, &out->height, &out->channels, 0);
+    }
     out->peak_bytes = budget.peak;
-    if (!out->pixels) {
+    if (!out->pixels8 && !out->pixels16) {
         return budget.refused ? DECODE_OVER_BUDGET : DECODE_DAMAGED;
     }
     return out->channels >= 1 && out->channels <= 4 ? DECODE_OK : DECODE_DAMAGED;
@@ -171,23 +182,49 @@ void stb_decode_free(void)
     }
 }
 
-static uint8_t on_white(unsigned value, unsigned alpha)
+/* value and alpha in [0, top] -> 8 bits */
+static inline uint8_t on_white(uint64_t value, uint64_t alpha, uint64_t top)
 {
-    return (uint8_t)((value * alpha + 255 * (255 - alpha) + 127) / 255);
+    uint64_t whole = top * top;
+    return (uint8_t)(((value * alpha + top * (top - alpha)) * 255 + whole / 2) / whole);
+}
+
+static void row8(const struct decoded *d, size_t at, uint8_t *rgb)
+{
+    size_t channels = (size_t)d->channels;
+    size_t step = channels >= 3;
+    bool has_alpha = channels == 2 || channels == 4;
+    for (int x = 0; x < d->width; x++, at += channels, rgb += 3) {
+        const uint8_t *px = d->pixels8 + at;
+        uint32_t alpha = has_alpha ? px[channels - 1] : 255;
+        rgb[0] = on_white(px[0], alpha, 255);
+        rgb[1] = on_white(px[step], alpha, 255);
+        rgb[2] = on_white(px[2 * step], alpha, 255);
+    }
+}
+
+static void row16(const struct decoded *d, size_t at, uint8_t *rgb)
+{
+    size_t channels = (size_t)d->channels;
+    size_t step = channels >= 3;
+    bool has_alpha = channels == 2 || channels == 4;
+    for (int x = 0; x < d->width; x++, at += channels, rgb += 3) {
+        const uint16_t *px = d->pixels16 + at;
+        uint32_t alpha = has_alpha ? px[channels - 1] : 65535;
+        rgb[0] = on_white(px[0], alpha, 65535);
+        rgb[1] = on_white(px[step], alpha, 65535);
+        rgb[2] = on_white(px[2 * step], alpha, 65535);
+    }
 }
 
 void decoded_row(const struct decoded *d, int y, uint8_t *rgb)
 {
-    const uint8_t *src = d->pixels + (size_t)y * (size_t)d->width * (size_t)d->channels;
-    if (d->channels == 3) {
-        memcpy(rgb, src, (size_t)d->width * 3);
-        return;
-    }
-    bool colour = d->channels == 4;
-    for (int x = 0; x < d->width; x++, src += d->channels, rgb += 3) {
-        unsigned alpha = d->channels == 1 ? 255 : src[d->channels - 1];
-        rgb[0] = on_white(src[0], alpha);
-        rgb[1] = on_white(src[colour ? 1 : 0], alpha);
-        rgb[2] = on_white(src[colour ? 2 : 0], alpha);
+    size_t at = (size_t)y * (size_t)d->width * (size_t)d->channels;
+    if (d->pixels16) {
+        row16(d, at, rgb);
+    } else if (d->channels == 3) {
+        memcpy(rgb, d->pixels8 + at, (size_t)d->width * 3);
+    } else {
+        row8(d, at, rgb);
     }
 }

@@ -273,8 +273,8 @@ TEST(image_scan_jpeg_frames, "frames that tamp does not decode are refused by na
     refuse_patched("baseline444.jpg", 0xc0, 9, 4, "image_decode_failed"); /* length is for 3 */
     refuse_patched("baseline444.jpg", 0xc0, 11, 0x01, "image_decode_failed");
     refuse_patched("baseline444.jpg", 0xc0, 11, 0x51, "image_decode_failed");
-    refuse_patched("baseline420.jpg", 0xc0, 11, 0x32, "image_truncated");
-    refuse_patched("baseline444.jpg", 0xc4, 5, 255, "image_decode_failed"); /* Huffman codes */
+    refuse_patched("baseline420.jpg", 0xc0, 14, 0x33, "image_decode_failed"); /* 3 and 2 */
+    refuse_patched("baseline444.jpg", 0xc4, 5, 255, "image_decode_failed");   /* Huffman codes */
     refuse_patched("baseline444.jpg", 0xdb, 4, 0x2f, "image_decode_failed");
     size_t n;
     uint8_t *bytes = data_file("cmyk.jpg", &n);
