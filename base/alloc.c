@@ -41,10 +41,11 @@ void *mem_alloc(size_t n, size_t size)
 
 void *mem_zalloc(size_t n, size_t size)
 {
-    if (must_fail()) {
+    size_t bytes;
+    if (__builtin_mul_overflow(n, size, &bytes) || must_fail()) {
         return NULL;
     }
-    return calloc(n ? n : 1, size ? size : 1);
+    return calloc(bytes ? bytes : 1, 1);
 }
 
 void *mem_realloc(void *p, size_t n, size_t size)
