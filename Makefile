@@ -1,18 +1,21 @@
 # tamp: `make help` lists what this file does.
 #
 # Objects live in build/<variant>/, one variant for each compiler and sanitizer, so that
-# switching does not rebuild the others. V=1 shows whole commands.
+# switching does not rebuild the others. A changed flag rebuilds, nothing else does.
+# V=1 shows whole commands.
 
 CC ?= gcc
 ifeq ($(origin CC),default)
 CC := gcc
 endif
 SANITIZER ?=
+PREFIX ?= /usr/local
 comma := ,
 variant := $(notdir $(CC))$(if $(SANITIZER),-$(subst $(comma),-,$(SANITIZER)))
 B := build/$(variant)
 
 packages := libmicrohttpd libcjson openblas libcyaml nettle libpcre2-8 libutf8proc libseccomp
+have_packages := $(shell pkg-config --exists $(packages) 2>/dev/null && echo yes)
 warnings := -Wall -Wextra -Wformat=2 -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
   -Wpointer-arith -Wcast-qual -Wvla -Wundef -Wimplicit-fallthrough -Wwrite-strings -Werror
 hardening := -fstack-protector-strong -fstack-clash-protection -D_FORTIFY_SOURCE=2 -fPIE
@@ -21,16 +24,20 @@ hardening := -fPIE
 sanitize := -fsanitize=$(SANITIZER) -fno-omit-frame-pointer -fno-sanitize-recover=all
 endif
 
-CPPFLAGS += -I. -D_GNU_SOURCE -include base/banned.h $(shell pkg-config --cflags $(packages))
+CPPFLAGS += -I. -D_GNU_SOURCE -include base/banned.h \
+  $(if $(have_packages),$(shell pkg-config --cflags $(packages)))
 CFLAGS += -std=gnu11 -O2 -g $(warnings) $(hardening) $(sanitize)
 LDFLAGS += -pie -Wl,-z,relro,-z,now,-z,noexecstack $(sanitize)
-LDLIBS += $(shell pkg-config --libs $(packages)) -lm -lpthread
+LDLIBS += $(if $(have_packages),$(shell pkg-config --libs $(packages))) -lm -lpthread
 
 folders := base config tensor compress vision model engine server cmd
 sources := $(filter-out cmd/main.c,$(wildcard $(addsuffix /*.c,$(folders))))
 objects := $(sources:%.c=$(B)/%.o)
 test_sources := tests/run.c tests/support.c $(wildcard tests/unit/*.c)
 test_objects := $(test_sources:%.c=$(B)/%.o)
+bench_sources := $(wildcard bench/*.c)
+bench_objects := $(bench_sources:%.c=$(B)/%.o)
+own_c := $(wildcard $(addsuffix /*.[ch],$(folders) bench tests tests/unit))
 
 # Numeric folders: the loops are worth more optimisation than the rest.
 $(B)/tensor/%.o $(B)/model/%.o $(B)/vision/%.o $(B)/compress/%.o: CFLAGS += -O3 -fno-math-errno
@@ -57,21 +64,107 @@ $(B)/unit-tests: $(test_objects) $(B)/libtamp.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-$(B)/%.o: %.c
+$(B)/benchmark: $(bench_objects) $(B)/libtamp.a
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(B)/%.o: %.c $(B)/flags
 	$(call say,CC,$<)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
--include $(objects:.o=.d) $(test_objects:.o=.d) $(B)/cmd/main.d
+# Written only when the flags differ from those of the last build.
+flags_now := $(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS)
+$(B)/flags: FORCE
+	@$(if $(have_packages),,tools/deps --check run;)
+	@mkdir -p $(@D)
+	@echo '$(flags_now)' | cmp -s - $@ || echo '$(flags_now)' >$@
+.PHONY: FORCE
+FORCE:
+
+-include $(objects:.o=.d) $(test_objects:.o=.d) $(bench_objects:.o=.d) $(B)/cmd/main.d
+
+# -- what people call ----------------------------------------------------------------
+
+.PHONY: run
+run: ## install what is missing, build, bring the models, serve (ARGS='--port 9000')
+	@tools/deps run
+	@$(MAKE) --no-print-directory tamp
+	@tools/fetch_models
+	@exec ./tamp serve $(ARGS)
+
+.PHONY: deps
+deps: ## say what Debian packages are missing and install them (SET=test: also the tests')
+	@tools/deps $(or $(SET),run)
+
+.PHONY: models
+models: ## bring and check the model files
+	@tools/fetch_models
+
+.PHONY: test
+test: ## everything; ends with "N passed, N failed"
+	@tools/deps test
+	@$(MAKE) --no-print-directory tamp $(B)/unit-tests build/venv-tests/done build/node/done
+	@tools/fetch_models
+	@tests/run_all --build $(B) all
+
+.PHONY: check
+check: $(B)/unit-tests $(B)/tamp ## the part of the tests that takes under two minutes
+	@CC='$(CC)' CPPFLAGS='$(CPPFLAGS)' tests/run_all --build $(B) check
 
 .PHONY: unit
 unit: $(B)/unit-tests ## build and run the unit tests (T=name: only those)
 	$(Q)$(B)/unit-tests $(T)
 
+.PHONY: bench
+bench: $(B)/benchmark ## measure prefill, decode and pictures, as a table
+	@$(B)/benchmark $(ARGS)
+
+.PHONY: docs
+docs: $(B)/tamp ## write the generated texts again
+	@tools/gen_docs --tamp $(B)/tamp
+
+.PHONY: format
+format: ## clang-format all of our C
+	clang-format -i $(own_c)
+
+.PHONY: tidy
+tidy: ## clang-tidy all of our C
+	@printf '%s\n' $(filter %.c,$(own_c)) | xargs -P $(or $(JOBS),2) -n 4 sh -c \
+	  'clang-tidy --quiet "$$@" -- $(CPPFLAGS) -std=gnu11 -mavx2 -mfma -mf16c 2>/dev/null' sh
+
+.PHONY: install
+install: tamp ## copy into DESTDIR and PREFIX (/usr/local), models too if they are there
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/tamp/models \
+	  $(DESTDIR)$(PREFIX)/share/doc/tamp
+	install -m 755 tamp $(DESTDIR)$(PREFIX)/bin/tamp
+	install -m 644 config/tamp.yaml $(DESTDIR)$(PREFIX)/share/tamp/tamp.yaml
+	install -m 644 README.md LICENSE docs/*.md $(DESTDIR)$(PREFIX)/share/doc/tamp
+	for file in models/*.gguf; do [ ! -f "$$file" ] || \
+	  install -m 644 "$$file" $(DESTDIR)$(PREFIX)/share/tamp/models; done
+
 .PHONY: clean
 clean: ## remove everything that was built (models stay)
-	rm -rf build tamp
+	rm -rf build tamp tests/http/node/node_modules
 
 .PHONY: help
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@echo 'SANITIZER=address,undefined | thread, CC=clang and V=1 go with any of them.'
+
+# -- what the HTTP tests need ---------------------------------------------------------
+
+python := $(firstword $(wildcard /usr/bin/python3) python3)
+
+build/venv-tests/done: tests/http/requirements.txt
+	@echo 'test: making the Python environment of the HTTP tests'
+	@rm -rf $(@D) && $(python) -m venv $(@D)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+build/node/done: tests/http/node/package.json $(wildcard tests/http/node/package-lock.json)
+	@echo 'test: bringing the Node client of the HTTP tests'
+	@mkdir -p $(@D)
+	@cd tests/http/node && npm $(if $(wildcard tests/http/node/package-lock.json),ci,install) \
+	  --silent --no-audit --no-fund
+	@touch $@
