@@ -1,6 +1,7 @@
 /* `tamp help`, `tamp version`, and what all sub-commands share when they talk to the
- * shell. `tamp help --yaml | --markdown` writes the generated texts: make docs. */
+ * shell. `tamp help --yaml | --markdown | --methods` writes the generated texts: make docs. */
 #include "cmd/commands.h"
+#include "compress/compressor.h"
 #include "config/config.h"
 #include "config/version.h"
 
@@ -70,6 +71,13 @@ static void inspect_help(struct buf *out)
                   "use of\nit and what it does not support.\n");
 }
 
+static void methods(struct buf *out)
+{
+    if (compressors_print_docs(out)) {
+        out->failed = true;
+    }
+}
+
 static void markdown(struct buf *out)
 {
     config_print_markdown(cmd_run_schema(), out);
@@ -82,7 +90,7 @@ int cmd_help_topic(const char *topic)
         void (*print)(struct buf *out);
     } topics[] = {
         {"serve", cmd_serve_help},     {"run", cmd_run_help},    {"inspect", inspect_help},
-        {"--yaml", config_print_yaml}, {"--markdown", markdown},
+        {"--yaml", config_print_yaml}, {"--markdown", markdown}, {"--methods", methods},
     };
     for (size_t i = 0; i < sizeof topics / sizeof *topics; i++) {
         if (strcmp(topic, topics[i].word) == 0) {
@@ -95,7 +103,7 @@ int cmd_help_topic(const char *topic)
             return failed ? EXIT_FAILED : cmd_finish_output("help");
         }
     }
-    fprintf(stderr, "usage: tamp help [serve | run | inspect | --yaml | --markdown]\n");
+    fprintf(stderr, "usage: tamp help [serve | run | inspect | --yaml | --markdown | --methods]\n");
     return EXIT_USAGE;
 }
 

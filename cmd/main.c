@@ -1,6 +1,7 @@
 /* The sub-command table. Only what must come before everything else is done here. */
 #include "cmd/commands.h"
 #include "tensor/blas.h"
+#include "vision/image.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -65,6 +66,7 @@ static int unknown(const char *name)
 
 int main(int argc, char **argv)
 {
+    image_worker_maybe_run(argc, argv);
     blas_init(argv);
     if (argc < 2) {
         usage(stderr);
