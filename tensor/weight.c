@@ -15,7 +15,8 @@
 #include "tensor/blas.h"
 #include "tensor/kernels.h"
 
-#include <string.h>
+#include <stdbool.h>
+#include <stdio.h>
 
 /* Measured on two AVX2 machines: up to here unpacking again for each row costs less than
  * what sgemm wastes on a sliver of a matrix. */
@@ -49,6 +50,16 @@ static const struct gguf_tensor *need(const struct gguf *g, const char *name, st
     return t;
 }
 
+/* {n_in, n_out}, or a convolution's {w, h, c, n_out} with n_in = w h c: its rows are
+ * contiguous as well. gguf_open made sure that the product does not wrap. */
+static bool is_matrix(const struct gguf_tensor *t, int n_in, int n_out)
+{
+    if (t->ne[0] == n_in && t->ne[1] == n_out && t->ne[2] == 1 && t->ne[3] == 1) {
+        return true;
+    }
+    return t->ne[0] * t->ne[1] * t->ne[2] == n_in && t->ne[3] == n_out;
+}
+
 int weight_bind(struct weight *w, const struct gguf *g, const char *name, const char *bias_name,
                 int n_in, int n_out, struct err *e)
 {
@@ -57,7 +68,7 @@ int weight_bind(struct weight *w, const struct gguf *g, const char *name, const 
     if (!t) {
         return -1;
     }
-    if (t->ne[0] != n_in || t->ne[1] != n_out || t->ne[2] != 1 || t->ne[3] != 1) {
+    if (!is_matrix(t, n_in, n_out)) {
         char want[64];
         snprintf(want, sizeof want, "[%d, %d]", n_in, n_out);
         return bad_tensor(g, t, want, e);

@@ -17,7 +17,8 @@ struct weight {
     const float *bias; /* [n_out] or NULL; owned */
 };
 
-/* Bind a tensor of shape {n_in, n_out} (and bias of {n_out}, name NULL = none).
+/* Bind a tensor of shape {n_in, n_out}, or a convolution kernel {w, h, c, n_out} with
+ * w h c = n_in, as a matrix (and a bias of n_out elements, name NULL = none).
  * Fails when absent, of another shape or of an unknown type; names the tensor. */
 int weight_bind(struct weight *w, const struct gguf *g, const char *name, const char *bias_name,
                 int n_in, int n_out, struct err *e);
