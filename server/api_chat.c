@@ -1,0 +1,507 @@
+/* POST /v1/chat/completions.
+ *
+ *   event loop: admit -> (body) -> chat_handle: suspend -> worker: parse, prepare, submit
+ *   engine thread: rings the slot whenever there are events
+ *   event loop: chat_handle again, or the stream's reader: events -> JSON or chunks
+ * A streamed answer begins with its first word (or the first ping), so what fails before
+ * is still an HTTP status; what fails later is an error event without [DONE]. */
+#include "server/server_impl.h"
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "server/api_error.h"
+#include "server/chat_request.h"
+#include "server/sse.h"
+
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+
+/* Rendered ahead of the socket; more waits in the job. */
+#define STREAM_AHEAD (LIMIT_STREAM_BYTES / 4)
+
+enum phase { PHASE_PREPARE, PHASE_QUEUE, PHASE_PREFILL, PHASE_DECODE };
+
+struct chat_run {
+    struct engine *engine;
+    struct job *job;
+    struct err error; /* code ERR_NONE = none so far */
+    enum phase phase;
+    bool stream, return_progress;
+    bool roles_sent, ended, closed; /* closed: the last byte of the stream is rendered */
+    int n_choices, n_done, last_done;
+    struct choice *choices; /* [n_choices] */
+    struct completion completion;
+    struct sse sse;
+    struct buf out; /* of a stream: rendered, not taken yet */
+    size_t out_taken;
+    uint64_t submitted_ns;
+};
+
+static uint64_t in_ms(uint64_t ms)
+{
+    return clock_ns() + ms * 1000000u;
+}
+
+/* -- before the body -------------------------------------------------------------------- */
+
+int chat_admit(struct exchange *ex, struct err *e)
+{
+    struct server *s = ex->server;
+    struct engine *en = atomic_load(&s->engine);
+    if (atomic_load(&s->draining)) {
+        return err_reason(e, ERR_UNAVAILABLE, "shutting_down", "the server is stopping");
+    }
+    if (!en) {
+        return err_reason(e, ERR_UNAVAILABLE, "loading", "the model is being loaded");
+    }
+    struct engine_stats stats;
+    engine_stats(en, &stats);
+    if (s->max_queue > 0 && stats.n_waiting >= s->max_queue) {
+        return err_reason(e, ERR_BUSY, "queue_full", "%d requests are waiting; try again later",
+                          stats.n_waiting);
+    }
+    return 0;
+}
+
+/* -- on a worker -------------------------------------------------------------------------- */
+
+static int check_model(const struct engine_info *info, const char *name, struct err *e)
+{
+    if (!name || model_name_known(info, name)) {
+        return 0;
+    }
+    err_reason(e, ERR_NOT_FOUND, "model_not_found", "there is no model '%.100s'; see /v1/models",
+               name);
+    return err_param(e, "model");
+}
+
+static uint64_t draw_seed(void)
+{
+    uint64_t seed;
+    if (getrandom(&seed, sizeof seed, 0) != (ssize_t)sizeof seed) {
+        seed = clock_ns();
+    }
+    return seed;
+}
+
+static int make_choices(struct chat_run *run, int n, struct err *e)
+{
+    run->choices = mem_zalloc((size_t)n, sizeof *run->choices);
+    if (!run->choices) {
+        return err_no_memory(e, (size_t)n * sizeof *run->choices);
+    }
+    run->n_choices = n;
+    for (int i = 0; i < n; i++) {
+        buf_init(&run->choices[i].text, LIMIT_ANSWER_BYTES);
+        buf_init(&run->choices[i].logprobs, LIMIT_ANSWER_BYTES);
+    }
+    return 0;
+}
+
+static int submit(struct exchange *ex, struct chat_request *r, struct err *e)
+{
+    struct chat_run *run = ex->chat;
+    if (atomic_load(&ex->gone)) {
+        return err_set(e, ERR_CANCELLED, "the client left");
+    }
+    r->engine.id = ex->id;
+    if (!r->seed_given) {
+        r->engine.gen.seed = draw_seed();
+    }
+    run->stream = r->stream;
+    run->sse.include_usage = r->include_usage;
+    run->return_progress = r->return_progress;
+    if (make_choices(run, r->engine.gen.n_choices, e)) {
+        return -1;
+    }
+    run->job = job_prepare(run->engine, &r->engine, e);
+    if (!run->job) {
+        return -1;
+    }
+    job_on_event(run->job, slot_ring, ex->slot);
+    if (job_submit(run->job, e)) {
+        return -1;
+    }
+    run->phase = PHASE_QUEUE;
+    run->submitted_ns = clock_ns();
+    atomic_store(&ex->expire_ns, in_ms(LIMIT_QUEUE_MS));
+    atomic_store(&ex->ping_ns, run->stream ? in_ms(LIMIT_PING_MS) : 0);
+    return 0;
+}
+
+static int parse_and_submit(struct exchange *ex, struct err *e)
+{
+    struct chat_run *run = ex->chat;
+    const struct engine_info *info = engine_info(run->engine);
+    const struct chat_request_limits limits = {
+        .n_vocab = info->n_vocab,
+        .max_images = info->projector ? ex->server->max_images : 0,
+        .max_image_bytes = LIMIT_IMAGE_BYTES,
+        .default_plan = &ex->server->default_plan,
+        .header_profile = ex->profile[0] ? ex->profile : NULL,
+    };
+    struct chat_request r;
+    int rc = chat_request_parse(&r, ex->body.data, ex->body.len, &limits, e);
+    http_drop_body(ex);
+    if (rc == 0) {
+        rc = check_model(info, r.model, e);
+    }
+    if (rc == 0) {
+        rc = submit(ex, &r, e);
+    }
+    chat_request_free(&r);
+    return rc;
+}
+
+void chat_prepare(void *exchange)
+{
+    struct exchange *ex = exchange;
+    struct err e = ERR_INIT;
+    struct slot *slot = ex->slot;
+    if (parse_and_submit(ex, &e)) {
+        ex->chat->error = e;
+    }
+    /* From here on the event loop may end the exchange at any time. */
+    atomic_store(&ex->preparing, false);
+    slot_ring(slot);
+}
+
+/* -- events -------------------------------------------------------------------------------- */
+
+static const char *token_text(const void *engine, int32_t token, size_t *len)
+{
+    return engine_token_text(engine, token, len);
+}
+
+static void send_roles(struct chat_run *run)
+{
+    for (int i = 0; !run->roles_sent && i < run->n_choices; i++) {
+        sse_role(&run->sse, i);
+    }
+    run->roles_sent = true;
+}
+
+static void on_text(struct chat_run *run, const struct job_event *ev)
+{
+    const struct token_names names = {.text = token_text, .ctx = run->engine};
+    struct choice *c = &run->choices[ev->choice];
+    render_logprobs(&c->logprobs, ev, &names);
+    if (!run->stream) {
+        buf_append(&c->text, ev->text, ev->text_len);
+        return;
+    }
+    send_roles(run);
+    sse_text(&run->sse, ev->choice, ev->text, ev->text_len, &c->logprobs);
+    buf_clear(&c->logprobs);
+}
+
+static void on_done(struct chat_run *run, const struct job_event *ev)
+{
+    run->choices[ev->choice].finish = ev->finish;
+    run->n_done++;
+    run->last_done = ev->choice;
+    if (run->stream && run->n_done < run->n_choices) {
+        send_roles(run);
+        sse_finish(&run->sse, ev->choice, ev->finish, NULL);
+    }
+}
+
+/* The last finish chunk waited for the bill. */
+static void on_end(struct chat_run *run)
+{
+    const struct job_result *bill = job_result(run->job);
+    run->ended = true;
+    if (!run->stream) {
+        return;
+    }
+    send_roles(run);
+    sse_finish(&run->sse, run->last_done, run->choices[run->last_done].finish,
+               run->sse.include_usage ? NULL : bill);
+    if (run->sse.include_usage) {
+        sse_usage(&run->sse, bill);
+    }
+    sse_done(&run->out);
+    run->closed = true;
+}
+
+static void on_event(struct exchange *ex, const struct job_event *ev)
+{
+    struct chat_run *run = ex->chat;
+    switch (ev->type) {
+    case JOB_EVENT_STARTED:
+        run->phase = PHASE_PREFILL;
+        atomic_store(&ex->expire_ns, 0);
+        break;
+    case JOB_EVENT_PROGRESS:
+        if (run->stream && run->return_progress) {
+            send_roles(run);
+            sse_progress(&run->sse, ev->prompt_done, ev->prompt_total,
+                         (double)(clock_ns() - run->submitted_ns) * 1e-6);
+        }
+        break;
+    case JOB_EVENT_TEXT:
+        run->phase = PHASE_DECODE;
+        on_text(run, ev);
+        break;
+    case JOB_EVENT_DONE:
+        on_done(run, ev);
+        break;
+    case JOB_EVENT_END:
+        on_end(run);
+        break;
+    case JOB_EVENT_ERROR:
+        run->error = *job_error(run->job);
+        break;
+    case JOB_EVENT_NONE:
+        break;
+    }
+}
+
+static bool full(const struct chat_run *run)
+{
+    if (run->stream) {
+        return buf_failed(&run->out);
+    }
+    for (int i = 0; i < run->n_choices; i++) {
+        if (buf_failed(&run->choices[i].text) || buf_failed(&run->choices[i].logprobs)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What ends a request from our side. */
+static void check_ends(struct exchange *ex)
+{
+    struct chat_run *run = ex->chat;
+    uint64_t expire = atomic_load(&ex->expire_ns);
+    if (run->error.code != ERR_NONE || run->ended) {
+        return;
+    }
+    if (atomic_load(&ex->server->stopping)) {
+        err_reason(&run->error, ERR_UNAVAILABLE, "shutting_down", "the server is stopping");
+    } else if (expire && clock_ns() >= expire) {
+        err_reason(&run->error, ERR_UNAVAILABLE, "queue_timeout", "waited too long in the queue");
+    } else if (full(run)) {
+        err_reason(&run->error, ERR_NO_MEMORY, "out_of_memory", "the answer does not fit");
+    }
+}
+
+/* Events into the answer, until there are none, it ended, or enough is rendered. */
+static void pump(struct exchange *ex)
+{
+    struct chat_run *run = ex->chat;
+    struct job_event ev;
+    while (run->job && !run->ended && run->error.code == ERR_NONE &&
+           run->out.len - run->out_taken < STREAM_AHEAD) {
+        job_next(run->job, &ev);
+        if (ev.type == JOB_EVENT_NONE) {
+            break;
+        }
+        on_event(ex, &ev);
+    }
+    check_ends(ex);
+}
+
+/* -- the stream ------------------------------------------------------------------------------ */
+
+static void ping_if_due(struct exchange *ex)
+{
+    struct chat_run *run = ex->chat;
+    uint64_t at = atomic_load(&ex->ping_ns);
+    if (at && clock_ns() >= at && run->out.len == run->out_taken) {
+        sse_ping(&run->out);
+    }
+}
+
+static ssize_t take(struct exchange *ex, char *dst, size_t max)
+{
+    struct chat_run *run = ex->chat;
+    size_t n = run->out.len - run->out_taken;
+    n = n < max ? n : max;
+    memcpy(dst, run->out.data + run->out_taken, n);
+    run->out_taken += n;
+    if (run->out_taken == run->out.len) {
+        buf_clear(&run->out);
+        run->out_taken = 0;
+    }
+    atomic_store(&ex->ping_ns, in_ms(LIMIT_PING_MS));
+    return (ssize_t)n;
+}
+
+static ssize_t read_stream(void *cls, uint64_t pos, char *dst, size_t max)
+{
+    struct exchange *ex = cls;
+    struct chat_run *run = ex->chat;
+    (void)pos;
+    if (!http_phase(ex, CONN_SENDING, LIMIT_SEND_MS)) {
+        return MHD_CONTENT_READER_END_WITH_ERROR;
+    }
+    for (;;) {
+        if (atomic_load(&ex->gone)) {
+            return MHD_CONTENT_READER_END_WITH_ERROR;
+        }
+        pump(ex);
+        if (run->error.code != ERR_NONE && !run->closed) {
+            if (buf_failed(&run->out)) {
+                return MHD_CONTENT_READER_END_WITH_ERROR;
+            }
+            sse_error(&run->sse, &run->error);
+            run->closed = true;
+        }
+        ping_if_due(ex);
+        if (run->out.len > run->out_taken) {
+            return take(ex, dst, max);
+        }
+        if (run->closed) {
+            return MHD_CONTENT_READER_END_OF_STREAM;
+        }
+        http_phase(ex, CONN_BUSY, 0);
+        if (slot_wait(ex->slot)) {
+            return 0;
+        }
+        http_phase(ex, CONN_SENDING, LIMIT_SEND_MS);
+    }
+}
+
+/* -- the handler --------------------------------------------------------------------------------
+ */
+
+static struct chat_run *run_new(struct engine *en)
+{
+    struct chat_run *run = mem_zalloc(1, sizeof *run);
+    if (!run) {
+        return NULL;
+    }
+    run->engine = en;
+    run->completion.created = (int64_t)time(NULL);
+    run->completion.model = engine_info(en)->model_file;
+    http_random_id("chatcmpl-", run->completion.id, sizeof run->completion.id);
+    buf_init(&run->out, LIMIT_STREAM_BYTES);
+    run->sse.out = &run->out;
+    run->sse.completion = &run->completion;
+    return run;
+}
+
+static int enter(struct exchange *ex, struct err *e)
+{
+    struct server *s = ex->server;
+    if (chat_admit(ex, e)) {
+        return -1;
+    }
+    ex->slot = admission_enter(&s->admission, ex->mhd);
+    if (!ex->slot) {
+        return err_reason(e, ERR_BUSY, "queue_full", "too many requests; try again later");
+    }
+    ex->chat = run_new(atomic_load(&s->engine));
+    return ex->chat ? 0 : err_no_memory(e, sizeof *ex->chat);
+}
+
+static enum http_next start(struct exchange *ex)
+{
+    struct err e = ERR_INIT;
+    if (enter(ex, &e)) {
+        metrics_add(ex->server->metrics, METRIC_REJECTED,
+                    e.code == ERR_BUSY ? "reason=\"queue_full\"" : "reason=\"unavailable\"", 1);
+        return http_answer_error(ex, &e);
+    }
+    atomic_store(&ex->preparing, true);
+    while (!slot_wait(ex->slot)) { /* suspended before the worker can ring; late rings for
+                                      whoever had the slot before are swallowed */
+    }
+    if (!workers_push(ex->server->workers, ex)) {
+        err_reason(&ex->chat->error, ERR_BUSY, "queue_full", "too many requests; try again later");
+        atomic_store(&ex->preparing, false);
+        slot_ring(ex->slot);
+    }
+    return HTTP_WAIT;
+}
+
+static enum http_next answer(struct exchange *ex)
+{
+    struct chat_run *run = ex->chat;
+    struct buf body;
+    buf_init(&body, LIMIT_ANSWER_BYTES);
+    render_completion(&body, &run->completion, run->choices, run->n_choices, job_result(run->job));
+    return http_answer(ex, 200, "application/json", &body, job_result(run->job));
+}
+
+enum http_next chat_handle(struct exchange *ex)
+{
+    struct chat_run *run = ex->chat;
+    if (!run) {
+        return start(ex);
+    }
+    do {
+        if (atomic_load(&ex->preparing)) {
+            continue; /* a late ring; the worker's is still to come */
+        }
+        if (atomic_load(&ex->gone)) {
+            return HTTP_CLOSE;
+        }
+        pump(ex);
+        if (run->error.code != ERR_NONE && !run->roles_sent) {
+            return http_answer_error(ex, &run->error);
+        }
+        uint64_t ping = atomic_load(&ex->ping_ns);
+        if (run->stream && (run->out.len || (ping && clock_ns() >= ping))) {
+            return http_answer_stream(ex, read_stream);
+        }
+        if (run->ended) {
+            return answer(ex);
+        }
+    } while (!slot_wait(ex->slot));
+    return HTTP_WAIT;
+}
+
+/* -- the end --------------------------------------------------------------------------------------
+ */
+
+static void count(struct exchange *ex)
+{
+    static const char *const phases[] = {"phase=\"prepare\"", "phase=\"queue\"",
+                                         "phase=\"prefill\"", "phase=\"decode\""};
+    struct chat_run *run = ex->chat;
+    struct metrics *m = ex->server->metrics;
+    if (!run->ended) {
+        if (atomic_load(&ex->gone)) {
+            metrics_add(m, METRIC_CANCELLED, phases[run->phase], 1);
+        }
+        return;
+    }
+    const struct job_result *r = job_result(run->job);
+    metrics_add_result(m, r);
+    for (int i = 0; i < run->n_choices; i++) {
+        const char *f = finish_name(run->choices[i].finish);
+        metrics_add(m, METRIC_REQUEST_SUCCESS,
+                    f && f[0] == 'l' ? "finished_reason=\"length\"" : "finished_reason=\"stop\"",
+                    1);
+    }
+    ex->original_tokens = r->report.original_rows;
+    ex->prompt_tokens = r->prompt_rows;
+    ex->completion_tokens = r->completion_tokens;
+}
+
+void chat_end(struct exchange *ex)
+{
+    struct chat_run *run = ex->chat;
+    if (run) {
+        count(ex);
+        if (run->job) {
+            job_free(run->job);
+        }
+        for (int i = 0; i < run->n_choices; i++) {
+            buf_free(&run->choices[i].text);
+            buf_free(&run->choices[i].logprobs);
+        }
+        mem_free(run->choices);
+        buf_free(&run->out);
+        mem_free(run);
+        ex->chat = NULL;
+    }
+    if (ex->slot) {
+        admission_leave(&ex->server->admission, ex->slot);
+        ex->slot = NULL;
+    }
+}

@@ -1,0 +1,106 @@
+/* `compression` of a request: "off", a profile, or an object; and the X-Compression
+ * header, for clients that cannot add a field. configuration (+) header (+) field:
+ * the more particular wins. */
+#include "server/chat_request_impl.h"
+
+#include "server/json_fields.h"
+
+#include <string.h>
+
+static int set_profile(struct plan *p, const char *name, const char *param, struct err *e)
+{
+    return plan_from_profile(p, name, e) ? err_param(e, "%s", param) : 0;
+}
+
+static int set_option(struct plan *p, enum modality m, const cJSON *v, struct err *e)
+{
+    if (cJSON_IsNumber(v)) {
+        return plan_set_number(p, m, v->string, v->valuedouble, e);
+    }
+    if (cJSON_IsBool(v)) {
+        return plan_set_number(p, m, v->string, cJSON_IsTrue(v) ? 1 : 0, e);
+    }
+    if (cJSON_IsString(v)) {
+        return plan_set_text(p, m, v->string, v->valuestring, e);
+    }
+    char at[96];
+    snprintf(at, sizeof at, "compression.%s.%.40s", modality_name(m), v->string);
+    return json_wrong_type(v, at, "a number, a string or a boolean", e);
+}
+
+/* The method first, whatever the order of the keys: it resets the options. */
+static int set_modality(struct plan *p, enum modality m, const cJSON *v, struct err *e)
+{
+    char at[64];
+    snprintf(at, sizeof at, "compression.%s", modality_name(m));
+    if (cJSON_IsString(v)) {
+        return plan_set_method(p, m, v->valuestring, e);
+    }
+    if (!cJSON_IsObject(v)) {
+        return json_wrong_type(v, at, "an object or the name of a method", e);
+    }
+    const cJSON *method = json_member(v, "method");
+    snprintf(at, sizeof at, "compression.%s.method", modality_name(m));
+    if (method && !cJSON_IsString(method)) {
+        return json_wrong_type(method, at, "a string", e);
+    }
+    if (method && plan_set_method(p, m, method->valuestring, e)) {
+        return -1;
+    }
+    for (const cJSON *o = v->child; o; o = o->next) {
+        if (strcmp(o->string, "method") != 0 && !cJSON_IsNull(o) && set_option(p, m, o, e)) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int set_member(struct plan *p, const cJSON *v, struct err *e)
+{
+    for (int m = 0; m < MODALITY_COUNT; m++) {
+        if (strcmp(v->string, modality_name((enum modality)m)) == 0) {
+            return set_modality(p, (enum modality)m, v, e);
+        }
+    }
+    bool planned = strcmp(v->string, "guard") == 0;
+    err_reason(e, planned ? ERR_UNSUPPORTED : ERR_INVALID,
+               planned ? "unsupported_parameter" : "unknown_parameter",
+               "'compression' takes profile, image, text and lm, not '%.40s'", v->string);
+    return err_param(e, "compression.%.40s", v->string);
+}
+
+static int set_object(struct plan *p, const cJSON *v, struct err *e)
+{
+    const cJSON *profile = json_member(v, "profile");
+    if (profile && !cJSON_IsString(profile)) {
+        return json_wrong_type(profile, "compression.profile", "a string", e);
+    }
+    if (profile && set_profile(p, profile->valuestring, "compression.profile", e)) {
+        return -1;
+    }
+    for (const cJSON *o = v->child; o; o = o->next) {
+        if (strcmp(o->string, "profile") != 0 && !cJSON_IsNull(o) && set_member(p, o, e)) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+int chat_read_compression(struct chat_reader *c, const cJSON *root, struct err *e)
+{
+    struct plan *p = &c->r->engine.plan;
+    const char *header = c->limits->header_profile;
+    const cJSON *v = json_member(root, "compression");
+    *p = *c->limits->default_plan;
+    if (header && set_profile(p, header, "X-Compression", e)) {
+        return -1;
+    }
+    if (!v) {
+        return 0;
+    }
+    if (cJSON_IsString(v)) {
+        return set_profile(p, v->valuestring, "compression", e);
+    }
+    return cJSON_IsObject(v) ? set_object(p, v, e)
+                             : json_wrong_type(v, "compression", "a profile or an object", e);
+}

@@ -1,0 +1,39 @@
+#include "server/chat_request_impl.h"
+
+#include "server/json_fields.h"
+#include "server/limits.h"
+
+static int read_all(struct chat_reader *c, struct err *e)
+{
+    const cJSON *root = c->r->root;
+    if (chat_read_fields(c, root, e) || chat_read_compression(c, root, e)) {
+        return -1;
+    }
+    return chat_read_messages(c, root, e);
+}
+
+int chat_request_parse(struct chat_request *r, const char *body, size_t n,
+                       const struct chat_request_limits *limits, struct err *e)
+{
+    struct json_scan_info info;
+    *r = (struct chat_request){0};
+    arena_init(&r->arena, LIMIT_REQUEST_BYTES);
+    r->engine.gen = generation_params_default;
+    r->engine.gen.n_choices = 1;
+    r->engine.gen.n_top_logprobs = -1;
+    r->engine.gen.seed = 0;
+    r->engine.add_generation_prompt = true;
+    r->root = json_parse_object(body, n, &info, e);
+    if (!r->root) {
+        return -1;
+    }
+    struct chat_reader c = {.r = r, .limits = limits, .info = &info};
+    return read_all(&c, e);
+}
+
+void chat_request_free(struct chat_request *r)
+{
+    arena_clear(&r->arena);
+    cJSON_Delete(r->root);
+    r->root = NULL;
+}

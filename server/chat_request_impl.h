@@ -1,0 +1,27 @@
+/* The parts of chat_request.c: one file for each group of fields. */
+#ifndef TAMP_SERVER_CHAT_REQUEST_IMPL_H
+#define TAMP_SERVER_CHAT_REQUEST_IMPL_H
+
+#include "server/chat_request.h"
+
+#include <cjson/cJSON.h>
+
+struct chat_reader {
+    struct chat_request *r;
+    const struct chat_request_limits *limits;
+    const struct json_scan_info *info;
+    struct image_bytes *images; /* [n_images] so far */
+    int n_images;
+};
+
+/* chat_fields.c: numbers, stop, logit_bias, stream options, what is not supported. */
+int chat_read_fields(struct chat_reader *c, const cJSON *root, struct err *e);
+/* chat_messages.c: roles and content. */
+int chat_read_messages(struct chat_reader *c, const cJSON *root, struct err *e);
+/* chat_images.c: an image_url part, `param` is its path ("messages[0].content[1]"). */
+int chat_read_image(struct chat_reader *c, const cJSON *part, const char *param,
+                    struct chat_part *out, struct err *e);
+/* chat_compression.c: profile and overrides into r->engine.plan. */
+int chat_read_compression(struct chat_reader *c, const cJSON *root, struct err *e);
+
+#endif

@@ -1,0 +1,236 @@
+#include "server/chat_response.h"
+
+#include <string.h>
+
+const char *finish_name(enum job_finish f)
+{
+    return f == JOB_FINISH_STOP ? "stop" : f == JOB_FINISH_LENGTH ? "length" : NULL;
+}
+
+/* -- logprobs ---------------------------------------------------------------------- */
+
+static void token_members(struct json_writer *w, int32_t token, float logprob,
+                          const struct token_names *names)
+{
+    size_t len = 0;
+    const char *text = names->text(names->ctx, token, &len);
+    json_key(w, "token");
+    json_string_n(w, text ? text : "", text ? len : 0);
+    json_key(w, "logprob");
+    /* OpenAI's floor: what is impossible is -9999, never an infinity */
+    json_number(w, logprob > -9999.0F ? (double)logprob : -9999.0, 6);
+    json_key(w, "bytes");
+    json_begin_array(w);
+    for (size_t i = 0; text && i < len; i++) {
+        json_int(w, (unsigned char)text[i]);
+    }
+    json_end_array(w);
+}
+
+static void logprob_entry(struct buf *out, const struct token_info *t,
+                          const struct token_names *names)
+{
+    struct json_writer w;
+    json_writer_init(&w, out);
+    json_begin_object(&w);
+    token_members(&w, t->token, t->logprob, names);
+    json_key(&w, "top_logprobs");
+    json_begin_array(&w);
+    for (int i = 0; i < t->n_top; i++) {
+        json_begin_object(&w);
+        token_members(&w, t->top[i].token, t->top[i].logprob, names);
+        json_end_object(&w);
+    }
+    json_end_array(&w);
+    json_end_object(&w);
+}
+
+void render_logprobs(struct buf *out, const struct job_event *ev, const struct token_names *names)
+{
+    for (int i = 0; i < ev->n_tokens; i++) {
+        if (out->len) {
+            buf_putc(out, ',');
+        }
+        logprob_entry(out, &ev->tokens[i], names);
+    }
+}
+
+/* -- usage, timings, memory ----------------------------------------------------------- */
+
+static void member_int(struct json_writer *w, const char *key, int64_t v)
+{
+    json_key(w, key);
+    json_int(w, v);
+}
+
+static void member_number(struct json_writer *w, const char *key, double v, int decimals)
+{
+    json_key(w, key);
+    json_number(w, v, decimals);
+}
+
+static void render_modality(struct json_writer *w, const struct report *r, enum modality m)
+{
+    const struct report_stage *s = &r->modality[m];
+    json_key(w, modality_name(m));
+    if (!s->method) {
+        json_null(w);
+        return;
+    }
+    json_begin_object(w);
+    json_key(w, "method");
+    json_string(w, s->method);
+    json_key(w, "stage");
+    json_string(w, stage_name(s->stage));
+    member_int(w, "rows_in", s->rows_in);
+    member_int(w, "rows_out", s->rows_out);
+    member_number(w, "ratio", s->rows_out > 0 ? (double)s->rows_in / s->rows_out : 1, 4);
+    member_number(w, "ms", s->ms, 3);
+    json_end_object(w);
+}
+
+static void render_skipped(struct json_writer *w, const struct report *r)
+{
+    json_key(w, "skipped");
+    json_begin_array(w);
+    for (int i = 0; i < r->n_skipped && i < REPORT_MAX_SKIPPED; i++) {
+        json_begin_object(w);
+        json_key(w, "stage");
+        json_string(w, stage_name(r->skipped[i].stage));
+        json_key(w, "reason");
+        json_string(w, r->skipped[i].reason);
+        json_end_object(w);
+    }
+    json_end_array(w);
+}
+
+static void render_compression(struct json_writer *w, const struct report *r)
+{
+    json_key(w, "compression");
+    json_begin_object(w);
+    member_int(w, "original_tokens", r->original_rows);
+    member_int(w, "compressed_tokens", r->compressed_rows);
+    member_number(w, "ratio", report_ratio(r), 4);
+    json_key(w, "profile");
+    json_string(w, r->profile);
+    for (int m = 0; m < MODALITY_COUNT; m++) {
+        render_modality(w, r, (enum modality)m);
+    }
+    member_number(w, "mean_rows_per_layer", r->mean_rows_per_layer, 2);
+    render_skipped(w, r);
+    json_end_object(w);
+}
+
+void render_usage(struct json_writer *w, const struct job_result *r)
+{
+    json_key(w, "usage");
+    json_begin_object(w);
+    member_int(w, "prompt_tokens", r->prompt_rows);
+    member_int(w, "completion_tokens", r->completion_tokens);
+    member_int(w, "total_tokens", (int64_t)r->prompt_rows + r->completion_tokens);
+    json_key(w, "prompt_tokens_details");
+    json_begin_object(w);
+    member_int(w, "cached_tokens", r->cached_rows);
+    member_int(w, "text_tokens", r->text_rows);
+    member_int(w, "image_tokens", r->image_rows);
+    json_end_object(w);
+    render_compression(w, &r->report);
+    json_end_object(w);
+}
+
+static void render_rate(struct json_writer *w, const char *stem, int n, double ms)
+{
+    char key[48];
+    snprintf(key, sizeof key, "%s_n", stem);
+    member_int(w, key, n);
+    snprintf(key, sizeof key, "%s_ms", stem);
+    member_number(w, key, ms, 3);
+    snprintf(key, sizeof key, "%s_per_token_ms", stem);
+    member_number(w, key, n > 0 ? ms / n : 0, 3);
+    snprintf(key, sizeof key, "%s_per_second", stem);
+    member_number(w, key, ms > 0 ? n * 1e3 / ms : 0, 3);
+}
+
+void render_timings(struct json_writer *w, const struct job_result *r)
+{
+    json_key(w, "timings");
+    json_begin_object(w);
+    member_int(w, "cache_n", r->cached_rows);
+    render_rate(w, "prompt", r->prompt_rows - r->cached_rows, r->prompt_ms);
+    render_rate(w, "predicted", r->completion_tokens, r->predicted_ms);
+    member_number(w, "queue_ms", r->queue_ms, 3);
+    member_number(w, "image_decode_ms", r->image_decode_ms, 3);
+    member_number(w, "vision_ms", r->vision_ms, 3);
+    member_number(w, "compress_ms", r->compress_ms, 3);
+    member_number(w, "first_token_ms", r->first_token_ms, 3);
+    member_number(w, "total_ms", r->total_ms, 3);
+    json_end_object(w);
+}
+
+void render_memory(struct json_writer *w, const struct job_result *r)
+{
+    json_key(w, "memory");
+    json_begin_object(w);
+    member_int(w, "kv_bytes", (int64_t)r->kv_bytes);
+    member_int(w, "kv_bytes_saved", (int64_t)r->kv_bytes_saved);
+    member_int(w, "peak_bytes", (int64_t)r->peak_bytes);
+    json_end_object(w);
+}
+
+/* -- the whole ------------------------------------------------------------------------- */
+
+static void render_choice(struct json_writer *w, int index, const struct choice *c)
+{
+    json_begin_object(w);
+    member_int(w, "index", index);
+    json_key(w, "message");
+    json_begin_object(w);
+    json_key(w, "role");
+    json_string(w, "assistant");
+    json_key(w, "content");
+    json_string_n(w, buf_str(&c->text), c->text.len);
+    json_key(w, "refusal");
+    json_null(w);
+    json_end_object(w);
+    json_key(w, "logprobs");
+    if (c->logprobs.len) {
+        json_begin_object(w);
+        json_key(w, "content");
+        json_begin_array(w);
+        json_raw(w, c->logprobs.data, c->logprobs.len);
+        json_end_array(w);
+        json_key(w, "refusal");
+        json_null(w);
+        json_end_object(w);
+    } else {
+        json_null(w);
+    }
+    json_key(w, "finish_reason");
+    json_string(w, finish_name(c->finish));
+    json_end_object(w);
+}
+
+void render_completion(struct buf *out, const struct completion *c, const struct choice *choices,
+                       int n_choices, const struct job_result *r)
+{
+    struct json_writer w;
+    json_writer_init(&w, out);
+    json_begin_object(&w);
+    json_key(&w, "id");
+    json_string(&w, c->id);
+    json_key(&w, "object");
+    json_string(&w, "chat.completion");
+    member_int(&w, "created", c->created);
+    json_key(&w, "model");
+    json_string(&w, c->model);
+    json_key(&w, "choices");
+    json_begin_array(&w);
+    for (int i = 0; i < n_choices; i++) {
+        render_choice(&w, i, &choices[i]);
+    }
+    json_end_array(&w);
+    render_usage(&w, r);
+    render_timings(&w, r);
+    render_memory(&w, r);
+    json_end_object(&w);
+}

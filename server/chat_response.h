@@ -1,0 +1,44 @@
+/* What the engine gave back -> the JSON of a chat completion and of its parts; sse.h
+ * wraps the same parts into chunks. */
+#ifndef TAMP_SERVER_CHAT_RESPONSE_H
+#define TAMP_SERVER_CHAT_RESPONSE_H
+
+#include "base/buf.h"
+#include "engine/engine.h"
+#include "server/json_write.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* The same in every chunk of an answer. */
+struct completion {
+    char id[48]; /* "chatcmpl-..." from getrandom */
+    int64_t created;
+    const char *model;
+};
+
+struct choice {
+    struct buf text;     /* UTF-8 */
+    struct buf logprobs; /* entries of logprobs.content, comma-separated; empty = null */
+    enum job_finish finish;
+};
+
+/* How a token reads; NULL text for an unknown one. Kept apart from the engine so that
+ * rendering can be tested alone. */
+struct token_names {
+    const char *(*text)(const void *ctx, int32_t token, size_t *len);
+    const void *ctx;
+};
+
+const char *finish_name(enum job_finish f); /* "stop", "length"; NULL while unfinished */
+/* Appends one entry for each token of the event. */
+void render_logprobs(struct buf *out, const struct job_event *ev, const struct token_names *names);
+/* The three objects every answer ends with; each writes its key and its value. */
+void render_usage(struct json_writer *w, const struct job_result *r);
+void render_timings(struct json_writer *w, const struct job_result *r);
+void render_memory(struct json_writer *w, const struct job_result *r);
+/* The whole body of an answer that is not streamed. */
+void render_completion(struct buf *out, const struct completion *c, const struct choice *choices,
+                       int n_choices, const struct job_result *r);
+
+#endif

@@ -1,0 +1,52 @@
+/* Every route there is: one dispatch point, so authorisation has one, too. */
+#include "server/server_impl.h"
+
+#include <string.h>
+
+#define CHAT(p)                                                                                    \
+    {                                                                                              \
+        .method = "POST", .path = (p), .auth = AUTH_KEY, .endpoint = "chat", .body = true,         \
+        .admit = chat_admit, .handle = chat_handle                                                 \
+    }
+#define GET(p, is_prefix, class, label, fn)                                                        \
+    {                                                                                              \
+        .method = "GET", .path = (p), .prefix = (is_prefix), .auth = (class), .endpoint = (label), \
+        .handle = (fn)                                                                             \
+    }
+
+const struct route routes[] = {
+    CHAT("/v1/chat/completions"),
+    CHAT("/chat/completions"),
+    GET("/v1/models", false, AUTH_KEY, "models", models_handle),
+    GET("/models", false, AUTH_KEY, "models", models_handle),
+    GET("/v1/models/", true, AUTH_KEY, "models", model_handle),
+    GET("/health", false, AUTH_PUBLIC, "health", health_handle),
+    GET("/v1/health", false, AUTH_PUBLIC, "health", health_handle),
+    GET("/metrics", false, AUTH_KEY, "metrics", metrics_handle),
+    {.method = NULL},
+};
+
+static bool matches(const struct route *r, const char *path)
+{
+    size_t n = strlen(r->path);
+    return r->prefix ? strncmp(path, r->path, n) == 0 && path[n] : strcmp(path, r->path) == 0;
+}
+
+const struct route *route_find(const char *method, const char *path, const char **allow,
+                               struct err *e)
+{
+    for (const struct route *r = routes; r->method; r++) {
+        if (!matches(r, path)) {
+            continue;
+        }
+        bool head = strcmp(method, "HEAD") == 0 && strcmp(r->method, "GET") == 0;
+        if (head || strcmp(method, r->method) == 0) {
+            return r;
+        }
+        *allow = strcmp(r->method, "GET") == 0 ? "GET, HEAD" : r->method;
+        err_reason(e, ERR_INVALID, "method_not_allowed", "this route takes %s", *allow);
+        return NULL;
+    }
+    err_reason(e, ERR_NOT_FOUND, "unknown_route", "there is no such route");
+    return NULL;
+}
