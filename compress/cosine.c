@@ -36,7 +36,7 @@ static const struct compressor_option options[] = {
                .max = 8,
                .def = 0,
                .auto_ok = true,
-               .unit = "x",
+               .unit = "",
                .help = "rows in for each row out on average, through the model's calibration, "
                        "instead of a threshold; auto: rows/512, between 1 and 2",
                .replaces = "threshold"},

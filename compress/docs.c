@@ -3,6 +3,8 @@
 #include "base/buf.h"
 #include "compress/compressor.h"
 
+#include <ctype.h>
+
 static void print_mask(struct buf *out, unsigned mask, int n, const char *(*name)(int))
 {
     const char *comma = "";
@@ -53,7 +55,8 @@ static void print_default(struct buf *out, const struct compressor_option *o)
 
 static void print_method(struct buf *out, const struct compressor_info *info)
 {
-    buf_printf(out, "#### %s\n%s. Slots: ", info->name, info->summary);
+    buf_printf(out, "#### %s\n%c%s. Slots: ", info->name, toupper(info->summary[0]),
+               info->summary + 1);
     print_mask(out, info->modalities, MODALITY_COUNT, modality_at);
     buf_puts(out, "; stages: ");
     print_mask(out, info->stages, STAGE_COUNT, stage_at);

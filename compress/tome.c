@@ -31,7 +31,7 @@ static const struct compressor_option options[] = {
                .max = 16,
                .def = 4,
                .auto_ok = true,
-               .unit = "x",
+               .unit = "",
                .help = "patches in for each row out; auto: 4 above 512 pixels, 2 below, 1 up to "
                        "64 rows",
                .replaces = NULL},
