@@ -9,6 +9,7 @@
 
 #include "base/alloc.h"
 #include "tensor/gguf_impl.h"
+#include "tensor/quant.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -109,4 +110,9 @@ const struct gguf_tensor *gguf_find_tensor(const struct gguf *g, const char *nam
 {
     size_t i = gguf_index_find(g->tensor_index, g->n_tensors, name);
     return i == (size_t)-1 ? NULL : &g->tensors[i];
+}
+
+const char *gguf_tensor_type_name(const struct gguf_tensor *t)
+{
+    return tensor_type_layout((uint32_t)t->type)->name; /* the parser accepts no others */
 }

@@ -109,4 +109,24 @@ int gguf_get_array(const struct gguf *g, const char *key, enum gguf_value_type t
 size_t gguf_n_keys(const struct gguf *g);
 const char *gguf_key_at(const struct gguf *g, size_t i, enum gguf_value_type *type);
 
+/* Any value: which member holds depends on the type. */
+struct gguf_value {
+    enum gguf_value_type type;
+    union {
+        uint64_t u64; /* GGUF_U8, U16, U32, U64 */
+        int64_t i64;  /* GGUF_I8, I16, I32, I64 */
+        double f64;   /* GGUF_F32, F64 */
+        bool flag;    /* GGUF_BOOL */
+        struct gguf_string string;
+        struct gguf_array array;
+    } v;
+};
+/* The value of key i < gguf_n_keys(g). */
+struct gguf_value gguf_value_at(const struct gguf *g, size_t i);
+/* Element i < a->n of an array. */
+struct gguf_value gguf_array_at(const struct gguf_array *a, size_t i);
+const char *gguf_value_type_name(enum gguf_value_type type); /* "u32", "string", ... */
+/* "Q4_1"; also for types that tamp cannot compute with. */
+const char *gguf_tensor_type_name(const struct gguf_tensor *t);
+
 #endif

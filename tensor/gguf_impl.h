@@ -51,7 +51,6 @@ void gguf_free_view(struct gguf *g);
 
 /* Bytes of one element of a metadata type; 0 for strings and arrays. */
 size_t gguf_value_bytes(enum gguf_value_type type);
-const char *gguf_value_type_name(enum gguf_value_type type);
 
 /* The entry of that key, or NULL. */
 const struct gguf_entry *gguf_find_entry(const struct gguf *g, const char *key);

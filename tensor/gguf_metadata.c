@@ -18,39 +18,89 @@ static int wrong_type(const struct gguf *g, const struct gguf_entry *entry, cons
                    entry->at, entry->key, gguf_value_type_name(entry->type), want);
 }
 
+static int64_t sign_extend(uint64_t v, size_t bytes)
+{
+    unsigned shift = 64 - 8 * (unsigned)bytes;
+    return (int64_t)(v << shift) >> shift;
+}
+
+static double decode_float(const void *p, enum gguf_value_type type)
+{
+    float f;
+    double d;
+    if (type == GGUF_F32) {
+        memcpy(&f, p, sizeof f);
+        return (double)f;
+    }
+    memcpy(&d, p, sizeof d);
+    return d;
+}
+
+/* A value of fixed size, from its bytes in the file. */
+static struct gguf_value decode(const void *p, enum gguf_value_type type)
+{
+    struct gguf_value value = {.type = type};
+    size_t bytes = gguf_value_bytes(type);
+    uint64_t bits = 0;
+    memcpy(&bits, p, bytes);
+    switch (type) {
+    case GGUF_I8:
+    case GGUF_I16:
+    case GGUF_I32:
+    case GGUF_I64:
+        value.v.i64 = sign_extend(bits, bytes);
+        break;
+    case GGUF_F32:
+    case GGUF_F64:
+        value.v.f64 = decode_float(p, type);
+        break;
+    case GGUF_BOOL:
+        value.v.flag = bits != 0;
+        break;
+    default:
+        value.v.u64 = bits;
+    }
+    return value;
+}
+
+struct gguf_value gguf_value_at(const struct gguf *g, size_t i)
+{
+    const struct gguf_entry *entry = &g->entries[i];
+    if (entry->type == GGUF_STRING) {
+        return (struct gguf_value){.type = GGUF_STRING, .v.string = entry->str};
+    }
+    if (entry->type == GGUF_ARRAY) {
+        return (struct gguf_value){.type = GGUF_ARRAY, .v.array = entry->array};
+    }
+    return decode(entry->scalar, entry->type);
+}
+
+struct gguf_value gguf_array_at(const struct gguf_array *a, size_t i)
+{
+    if (a->type == GGUF_STRING) {
+        return (struct gguf_value){.type = GGUF_STRING, .v.string = a->strings[i]};
+    }
+    return decode((const char *)a->data + i * gguf_value_bytes(a->type), a->type);
+}
+
 /* -1 = not an integer type, 1 = an unsigned value above INT64_MAX. */
 static int entry_int(const struct gguf_entry *entry, int64_t *v)
 {
-    uint64_t u = 0;
     switch (entry->type) {
+    case GGUF_I8:
+    case GGUF_I16:
+    case GGUF_I32:
+    case GGUF_I64:
+        *v = decode(entry->scalar, entry->type).v.i64;
+        return 0;
     case GGUF_U8:
     case GGUF_U16:
     case GGUF_U32:
-    case GGUF_U64:
-        memcpy(&u, entry->scalar, gguf_value_bytes(entry->type));
+    case GGUF_U64: {
+        uint64_t u = decode(entry->scalar, entry->type).v.u64;
         *v = (int64_t)u;
         return u > INT64_MAX ? 1 : 0;
-    case GGUF_I8: {
-        int8_t x;
-        memcpy(&x, entry->scalar, sizeof x);
-        *v = x;
-        return 0;
     }
-    case GGUF_I16: {
-        int16_t x;
-        memcpy(&x, entry->scalar, sizeof x);
-        *v = x;
-        return 0;
-    }
-    case GGUF_I32: {
-        int32_t x;
-        memcpy(&x, entry->scalar, sizeof x);
-        *v = x;
-        return 0;
-    }
-    case GGUF_I64:
-        memcpy(v, entry->scalar, sizeof *v);
-        return 0;
     default:
         return -1;
     }
@@ -85,16 +135,10 @@ int gguf_get_float(const struct gguf *g, const char *key, double min, double max
     if (!entry) {
         return GGUF_ABSENT;
     }
-    double v;
-    if (entry->type == GGUF_F32) {
-        float f;
-        memcpy(&f, entry->scalar, sizeof f);
-        v = (double)f;
-    } else if (entry->type == GGUF_F64) {
-        memcpy(&v, entry->scalar, sizeof v);
-    } else {
+    if (entry->type != GGUF_F32 && entry->type != GGUF_F64) {
         return wrong_type(g, entry, "a float", e);
     }
+    double v = decode_float(entry->scalar, entry->type);
     if (isnan(v) || v < min || v > max) {
         return err_set(e, ERR_FORMAT, "%.200s: at byte %zu: %s is %g, allowed are %g to %g",
                        g->path, entry->at, key, v, min, max);
