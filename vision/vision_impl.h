@@ -4,6 +4,7 @@
 
 #include "vision/image.h"
 #include "vision/image_scan.h"
+#include "vision/vision.h"
 
 #include <stdint.h>
 #include <sys/types.h>
@@ -20,5 +21,11 @@ void decode_worker_set_deadline_ms(int ms);
  * claim. */
 int image_decode_unscanned(const uint8_t *bytes, size_t n, const struct image_facts *facts,
                            uint64_t budget, struct image *out, uint64_t *peak_bytes, struct err *e);
+
+/* A vision file with pictures of another side than it says (0 = as it says). */
+struct vision *vision_open_sized(const char *path, int image_size, struct err *e);
+/* The tower alone, with its parameters. */
+struct vit;
+const struct vit *vision_tower(const struct vision *v);
 
 #endif

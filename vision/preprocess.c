@@ -1,0 +1,135 @@
+/* Resizing goes across first, in stripes of rows, and then down, so that the fp32 copy of
+ * a large photo never exists as a whole: 64 rows of it do. */
+#include "vision/preprocess.h"
+
+#include "base/alloc.h"
+#include "base/checked.h"
+#include "tensor/ops.h"
+#include "vision/projector.h"
+
+#include <math.h>
+#include <string.h>
+
+#define STRIPE_ROWS 64
+#define PILLOW_A    (-0.5f)
+
+static const uint8_t border[3] = {122, 116, 104};
+
+static uint8_t to_byte(float v)
+{
+    return v <= 0 ? 0 : v >= 255 ? 255 : (uint8_t)(v + 0.5f);
+}
+
+/* across [im->height, width, 3] */
+static int shrink_across(const struct image *im, int width, float *across, float *stripe)
+{
+    for (int y = 0; y < im->height; y += STRIPE_ROWS) {
+        int rows = im->height - y < STRIPE_ROWS ? im->height - y : STRIPE_ROWS;
+        const uint8_t *from = im->rgb + (size_t)y * (size_t)im->width * 3;
+        size_t n = (size_t)rows * (size_t)im->width * 3;
+        for (size_t i = 0; i < n; i++) {
+            stripe[i] = (float)from[i];
+        }
+        if (op_resize_bicubic(stripe, rows, im->width, across + (size_t)y * (size_t)width * 3, rows,
+                              width, 3, PILLOW_A, 1)) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+struct frame { /* where the picture lies in the square */
+    int x, y, width, height;
+};
+
+static struct frame frame_of(const struct clip_params *p, const struct image *im)
+{
+    int size = p->image_size;
+    struct frame f = {0, 0, size, size};
+    if (!p->projector->pad_to_square || im->width == im->height) {
+        return f;
+    }
+    double longer = im->width > im->height ? im->width : im->height;
+    f.width = (int)ceil(im->width * size / longer);
+    f.height = (int)ceil(im->height * size / longer);
+    f.width = f.width > size ? size : f.width;
+    f.height = f.height > size ? size : f.height;
+    f.x = (size - f.width) / 2;
+    f.y = (size - f.height) / 2;
+    return f;
+}
+
+static void paste(const struct frame *f, const float *pixels, int size, uint8_t *rgb)
+{
+    for (size_t i = 0; i < (size_t)size * (size_t)size * 3; i++) {
+        rgb[i] = border[i % 3];
+    }
+    for (int y = 0; y < f->height; y++) {
+        uint8_t *to = rgb + ((size_t)(f->y + y) * (size_t)size + (size_t)f->x) * 3;
+        const float *from = pixels + (size_t)y * (size_t)f->width * 3;
+        for (int i = 0; i < f->width * 3; i++) {
+            to[i] = to_byte(from[i]);
+        }
+    }
+}
+
+int preprocess_resize(const struct clip_params *p, const struct image *im, uint8_t *rgb,
+                      struct err *e)
+{
+    struct frame f = frame_of(p, im);
+    size_t stripe_floats;
+    size_t across_floats;
+    if (!ck_mul((size_t)im->width * 3, STRIPE_ROWS, &stripe_floats) ||
+        !ck_mul((size_t)im->height, (size_t)f.width * 3, &across_floats)) {
+        return err_no_memory(e, ~0ull);
+    }
+    float *stripe = mem_alloc(stripe_floats, sizeof *stripe);
+    float *across = mem_alloc(across_floats, sizeof *across);
+    float *done = mem_alloc((size_t)f.width * (size_t)f.height * 3, sizeof *done);
+    int failed =
+        !stripe || !across || !done || shrink_across(im, f.width, across, stripe) ||
+        op_resize_bicubic(across, im->height, f.width, done, f.height, f.width, 3, PILLOW_A, 1);
+    if (!failed) {
+        paste(&f, done, p->image_size, rgb);
+    }
+    mem_free(stripe);
+    mem_free(across);
+    mem_free(done);
+    return failed ? err_no_memory(e, across_floats * sizeof *across) : 0;
+}
+
+static void normalise(const struct clip_params *p, const uint8_t *rgb, float *out)
+{
+    size_t plane = (size_t)p->image_size * (size_t)p->image_size;
+    for (size_t c = 0; c < 3; c++) {
+        for (size_t i = 0; i < plane; i++) {
+            out[c * plane + i] = ((float)rgb[3 * i + c] / 255.0f - p->mean[c]) / p->std[c];
+        }
+    }
+}
+
+int preprocess_image(const struct clip_params *p, const struct image *im, struct arena *a,
+                     float **out, struct err *e)
+{
+    size_t n = (size_t)p->image_size * (size_t)p->image_size * 3;
+    float *pixels = arena_alloc(a, n, sizeof *pixels);
+    if (!pixels) {
+        return err_no_memory(e, n * sizeof *pixels);
+    }
+    if (im->width == p->image_size && im->height == p->image_size) {
+        normalise(p, im->rgb, pixels);
+        *out = pixels;
+        return 0;
+    }
+    uint8_t *rgb = mem_alloc(n, 1);
+    if (!rgb) {
+        return err_no_memory(e, n);
+    }
+    int result = preprocess_resize(p, im, rgb, e);
+    if (result == 0) {
+        normalise(p, rgb, pixels);
+        *out = pixels;
+    }
+    mem_free(rgb);
+    return result;
+}

@@ -1,0 +1,58 @@
+/* The picture tower: a vision transformer (Dosovitskiy et al., arXiv 2010.11929) with the
+ * options that published ones differ in: class token or none, norm before the first block
+ * or none, LayerScale (DINOv2) or none, three kinds of GELU or SiLU.
+ *
+ *   x_0   = W_patch pixels + position          (class token first, then patches by rows)
+ *   x    += ls1 * attention(norm1(x))
+ *   hook    may merge rows here; from then on log mass is added to the attention logits
+ *   x    += ls2 * mlp(norm2(x))
+ *   out   = norm_post(x)
+ * All sums over rows are done in an order that does not depend on the number of
+ * threads. */
+#ifndef TAMP_VISION_VIT_H
+#define TAMP_VISION_VIT_H
+
+#include "base/arena.h"
+#include "base/err.h"
+#include "compress/compressor.h"
+#include "compress/rows.h"
+#include "tensor/compute.h"
+#include "tensor/gguf.h"
+#include "tensor/weight.h"
+#include "vision/clip_params.h"
+
+struct vit_layer {
+    float *norm1_weight, *norm1_bias, *norm2_weight, *norm2_bias; /* [n_embd] */
+    float *scale1, *scale2;                                       /* [n_embd] or NULL */
+    struct weight q, k, v, out;                                   /* n_embd -> n_embd */
+    struct weight up, down;                                       /* n_embd <-> n_ff */
+};
+
+struct vit {
+    struct clip_params params;
+    struct weight patch;            /* [n_embd, 3 * patch_size^2] */
+    float *patch_data;              /* what `patch` points to */
+    float *class_token;             /* [n_embd] or NULL */
+    float *positions;               /* [has_class + n_patches, n_embd], class token first */
+    float *pre_weight, *pre_bias;   /* [n_embd] or NULL */
+    float *post_weight, *post_bias; /* [n_embd] or NULL */
+    struct vit_layer *layers;       /* [params.n_run] */
+};
+
+/* Binds and checks every tensor it will use. *v must be zero or come from vit_close. */
+int vit_open(struct vit *v, const struct gguf *g, const struct clip_params *params, struct err *e);
+void vit_close(struct vit *v);
+
+/* pixels [3, image_size, image_size] -> rows after the last norm, the class token (if the
+ * tower has one) among them, in the order that merging left. Sources: class token 0, then
+ * patches. Rows live in `scratch`. */
+int vit_encode(const struct vit *v, const float *pixels, const struct stage_hook *hook,
+               const struct compute *c, struct arena *scratch, struct rows *out, struct err *e);
+
+/* softmax(q k^T / sqrt(head_dim) + bias) v for n rows of n_head heads; q, k, v, out
+ * [n, n_head * head_dim]; bias [n] is added to every query's logits, NULL = none. */
+int vit_attention(const float *q, const float *k, const float *v, const float *bias, int n,
+                  int n_head, int head_dim, float *out, const struct compute *c,
+                  struct arena *scratch, struct err *e);
+
+#endif
