@@ -49,56 +49,83 @@ struct schedule {
     const struct kernels *kernels;
 };
 
-/* e^x for x <= 0 to 2 ulp, in a form that compilers vectorise (libm's is a call for
- * each score). NaN stays NaN, so that the check of the logits sees it. */
-static inline float exp_nonpositive(float x)
+/* Four lanes as the compiler's own vectors: comparisons become masks, which plain loops
+ * with a condition in them do not. */
+typedef float f32x4 __attribute__((vector_size(16)));
+typedef int32_t i32x4 __attribute__((vector_size(16)));
+typedef uint32_t u32x4 __attribute__((vector_size(16)));
+
+static inline f32x4 splat(float v)
 {
-    const float lowest = -87.0f; /* e^-87 is the last normal number */
-    float t = x < lowest ? lowest : x;
-    float shifted = t * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: rounds to an integer */
-    float n = shifted - 12582912.0f;
-    float r = t - n * 0.693359375f + n * 2.12194440e-4f; /* ln 2 in two parts */
-    float p = 1.9875691e-4f;
-    p = p * r + 1.3981999e-3f;
-    p = p * r + 8.3334519e-3f;
-    p = p * r + 4.1665796e-2f;
-    p = p * r + 1.6666665e-1f;
-    p = p * r + 5.0000001e-1f;
-    p = p * r * r + r + 1.0f;
-    int32_t bits;
-    memcpy(&bits, &shifted, sizeof bits);
-    bits = (int32_t)(((uint32_t)bits + 127u) << 23);
-    float power;
-    memcpy(&power, &bits, sizeof power);
-    return x < lowest ? 0.0f : p * power;
+    return (f32x4){v, v, v, v};
 }
 
-/* In place x[i] = e^(x[i] - max); returns the sum, added in eight lanes. */
+/* where mask is set a, else b */
+static inline f32x4 choose(i32x4 mask, f32x4 a, f32x4 b)
+{
+    return (f32x4)((mask & (i32x4)a) | (~mask & (i32x4)b));
+}
+
+/* e^x for x <= 0 to 2 ulp (libm's is a call for each score). NaN stays NaN, so that the
+ * check of the logits sees it. */
+static inline f32x4 exp_nonpositive(f32x4 x)
+{
+    const f32x4 lowest = splat(-87.0f);       /* e^-87 is the last normal number */
+    const f32x4 rounder = splat(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
+    i32x4 too_low = x < lowest;
+    f32x4 t = choose(too_low, lowest, x);
+    f32x4 shifted = t * splat(1.44269504f) + rounder;
+    f32x4 n = shifted - rounder;
+    f32x4 r = t - n * splat(0.693359375f) + n * splat(2.12194440e-4f); /* ln 2 in two parts */
+    f32x4 p = splat(1.9875691e-4f);
+    p = p * r + splat(1.3981999e-3f);
+    p = p * r + splat(8.3334519e-3f);
+    p = p * r + splat(4.1665796e-2f);
+    p = p * r + splat(1.6666665e-1f);
+    p = p * r + splat(5.0000001e-1f);
+    p = p * r * r + r + splat(1.0f);
+    u32x4 power = ((u32x4)shifted + 127u) << 23; /* 2^n */
+    return choose(too_low, splat(0.0f), p * (f32x4)power);
+}
+
+/* Rows of scores have room for whole vectors: TILE_KEYS is a multiple of four. */
+static int pad_to_vector(float *x, int n)
+{
+    for (; n % 4 != 0; n++) {
+        x[n] = -INFINITY;
+    }
+    return n;
+}
+
+/* In place x[i] = e^(x[i] - max); returns the sum, added in four lanes. Up to three
+ * entries behind the row become 0. */
 static float exp_row(float *x, int n, float max)
 {
-    float lane[8] = {0};
-    for (int i = 0; i < n; i++) {
-        x[i] = exp_nonpositive(x[i] - max);
+    f32x4 sum = splat(0.0f);
+    n = pad_to_vector(x, n);
+    for (int i = 0; i < n; i += 4) {
+        f32x4 v;
+        memcpy(&v, x + i, sizeof v);
+        v = exp_nonpositive(v - max);
+        sum += v;
+        memcpy(x + i, &v, sizeof v);
     }
-    int i = 0;
-    for (; i + 8 <= n; i += 8) {
-        for (int j = 0; j < 8; j++) {
-            lane[j] += x[i + j];
-        }
-    }
-    for (; i < n; i++) {
-        lane[i & 7] += x[i];
-    }
-    return ((lane[0] + lane[4]) + (lane[1] + lane[5])) +
-           ((lane[2] + lane[6]) + (lane[3] + lane[7]));
+    return (sum[0] + sum[2]) + (sum[1] + sum[3]);
 }
 
-static float max_of(const float *x, int n, float max)
+/* The larger of max and x[0..n); entries behind the row become -inf. */
+static float max_row(float *x, int n, float max)
 {
-    for (int i = 0; i < n; i++) {
-        max = x[i] > max ? x[i] : max;
+    f32x4 best = splat(max);
+    n = pad_to_vector(x, n);
+    for (int i = 0; i < n; i += 4) {
+        f32x4 v;
+        memcpy(&v, x + i, sizeof v);
+        best = choose(v > best, v, best);
     }
-    return max;
+    float low = best[0] > best[1] ? best[0] : best[1];
+    float high = best[2] > best[3] ? best[2] : best[3];
+    return low > high ? low : high;
 }
 
 static void load_queries(const struct schedule *s, const struct unit *u, struct attention_tile *t)
@@ -199,7 +226,7 @@ static void adjust_scores(const struct schedule *s, const struct unit *u, float 
 static void absorb_row(struct attention_tile *t, int r, int n_visible, int n, int dim)
 {
     float *scores = t->scores + r * TILE_KEYS;
-    float max = max_of(scores, n_visible, t->max[r]);
+    float max = max_row(scores, n_visible, t->max[r]);
     int used = max == -INFINITY ? 0 : n_visible;
     memset(scores + used, 0, (size_t)(n - used) * sizeof *scores);
     if (used == 0) {
@@ -220,7 +247,10 @@ static bool out_of_window(const struct unit *u, int first, int n)
     if (job->window <= 0) {
         return false;
     }
-    float newest = max_of(job->kv->position + first, n, -INFINITY);
+    float newest = -INFINITY;
+    for (int i = first; i < first + n; i++) {
+        newest = job->kv->position[i] > newest ? job->kv->position[i] : newest;
+    }
     for (int i = 0; i < u->n_queries; i++) {
         if (job->position[u->query + i] - newest < (float)job->window) {
             return false;
