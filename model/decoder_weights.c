@@ -94,8 +94,8 @@ static int bind_rope(const struct binder *b)
     }
     for (int i = 0; wanted && i < h->n_rot / 2; i++) {
         if (!(factors[i] >= 1e-6f && factors[i] <= 1e6f)) {
-            err_set(b->e, ERR_RANGE, "%s: %s[%d] = %g is not in [1e-6, 1e6]", gguf_path(b->g), name,
-                    i, (double)factors[i]);
+            err_set(b->e, ERR_FORMAT, "%.200s: %s[%d] = %g is not in [1e-6, 1e6]", gguf_path(b->g),
+                    name, i, (double)factors[i]);
             mem_free(factors);
             return -1;
         }

@@ -138,13 +138,14 @@ static int read_ranges(struct reader *r, struct err *e)
             return -1;
         }
         if (rc == GGUF_ABSENT && p->required) {
-            return err_set(e, ERR_FORMAT, "%s: the key %s is missing", gguf_path(r->g), key);
+            return err_set(e, ERR_FORMAT, "%.200s: the key %s is missing", gguf_path(r->g), key);
         }
         if (rc == GGUF_ABSENT) {
             r->value[i] = p->def;
         }
         if (!p->integer && rc == GGUF_FOUND && !isfinite(r->value[i])) {
-            return err_set(e, ERR_RANGE, "%s: %s is not a finite number", gguf_path(r->g), key);
+            return err_set(e, ERR_FORMAT, "%.200s: %s is not a finite number", gguf_path(r->g),
+                           key);
         }
     }
     return 0;
@@ -174,8 +175,9 @@ static int check_refused(struct reader *r, struct err *e)
             return -1;
         }
         if (v != refused[i].neutral) {
-            return err_set(e, ERR_UNSUPPORTED, "%s: %s = %g asks for %s, which tamp does not do",
-                           gguf_path(r->g), key, v, refused[i].what);
+            return err_set(e, ERR_UNSUPPORTED,
+                           "%.200s: %s = %g asks for %s, which tamp does not do", gguf_path(r->g),
+                           key, v, refused[i].what);
         }
     }
     bool causal = true;
@@ -184,7 +186,8 @@ static int check_refused(struct reader *r, struct err *e)
         return -1;
     }
     if (!causal) {
-        return err_set(e, ERR_UNSUPPORTED, "%s: %s is false: not a decoder", gguf_path(r->g), key);
+        return err_set(e, ERR_UNSUPPORTED, "%.200s: %s is false: not a decoder", gguf_path(r->g),
+                       key);
     }
     return 0;
 }
@@ -193,8 +196,8 @@ static int check_refused(struct reader *r, struct err *e)
 static int mismatch(struct reader *r, const char *suffix, double value, const char *why,
                     struct err *e)
 {
-    return err_set(e, ERR_RANGE, "%s: %s = %g: %s", gguf_path(r->g), full_key(r, suffix), value,
-                   why);
+    return err_set(e, ERR_FORMAT, "%.200s: %s = %g: %s", gguf_path(r->g), full_key(r, suffix),
+                   value, why);
 }
 
 static int read_heads(struct reader *r, struct hparams *h, struct err *e)
@@ -243,8 +246,8 @@ static int read_rope(struct reader *r, struct hparams *h, struct err *e)
     bool none = type.len == 4 && memcmp(type.ptr, "none", 4) == 0;
     if (!none && !(type.len == 6 && memcmp(type.ptr, "linear", 6) == 0)) {
         return err_set(e, ERR_UNSUPPORTED,
-                       "%s: %s is \"%.*s\"; tamp supports \"none\" and \"linear\"", gguf_path(r->g),
-                       key, (int)(type.len < 64 ? type.len : 64), type.ptr);
+                       "%.200s: %s is \"%.*s\"; tamp supports \"none\" and \"linear\"",
+                       gguf_path(r->g), key, (int)(type.len < 64 ? type.len : 64), type.ptr);
     }
     h->rope_base = (float)v[HP_ROPE_BASE];
     h->rope_scale = none || factor == 0 ? 1.0f : (float)(1.0 / factor);
@@ -272,8 +275,8 @@ static int read_window(struct reader *r, struct hparams *h, struct err *e)
             return -1;
         }
         if (a.n < (size_t)h->n_layer) {
-            return err_set(e, ERR_RANGE, "%s: %s has %zu entries for %d layers", gguf_path(r->g),
-                           key, a.n, h->n_layer);
+            return err_set(e, ERR_FORMAT, "%.200s: %s has %zu entries for %d layers",
+                           gguf_path(r->g), key, a.n, h->n_layer);
         }
         for (int i = 0; i < h->n_layer; i++) {
             h->local[i] = ((const unsigned char *)a.data)[i] != 0;
@@ -295,11 +298,11 @@ static int read_vocab(struct reader *r, struct hparams *h, struct err *e)
     family_tensor_name(ROLE_TOKEN_EMBD, 0, "weight", name);
     const struct gguf_tensor *t = gguf_find_tensor(r->g, name);
     if (!t || t->n_dims != 2) {
-        return err_set(e, ERR_FORMAT, "%s: the tensor %s of two dimensions is missing",
+        return err_set(e, ERR_FORMAT, "%.200s: the tensor %s of two dimensions is missing",
                        gguf_path(r->g), name);
     }
     if (t->ne[1] < 1 || t->ne[1] > (int64_t)ranges[HP_N_VOCAB].max) {
-        return err_set(e, ERR_RANGE, "%s: %s has %lld rows; a vocabulary has 1 to %.0f",
+        return err_set(e, ERR_FORMAT, "%.200s: %s has %lld rows; a vocabulary has 1 to %.0f",
                        gguf_path(r->g), name, (long long)t->ne[1], ranges[HP_N_VOCAB].max);
     }
     h->n_vocab = (int)t->ne[1];
@@ -314,7 +317,7 @@ static int read_vocab(struct reader *r, struct hparams *h, struct err *e)
         return -1;
     }
     if (rc == GGUF_FOUND && tokens.n != (size_t)h->n_vocab) {
-        return err_set(e, ERR_RANGE, "%s: tokenizer.ggml.tokens has %zu entries, %s %d rows",
+        return err_set(e, ERR_FORMAT, "%.200s: tokenizer.ggml.tokens has %zu entries, %s %d rows",
                        gguf_path(r->g), tokens.n, name, h->n_vocab);
     }
     return 0;
@@ -351,7 +354,7 @@ static int unknown_family(const struct gguf *g, struct gguf_string name, struct 
         size_t at = strlen(list);
         snprintf(list + at, sizeof list - at, "%s%s", i > 0 ? ", " : "", families[i].name);
     }
-    return err_set(e, ERR_UNSUPPORTED, "%s: general.architecture is \"%.*s\"; tamp supports %s",
+    return err_set(e, ERR_UNSUPPORTED, "%.200s: general.architecture is \"%.*s\"; tamp supports %s",
                    gguf_path(g), (int)(name.len < 64 ? name.len : 64), name.ptr, list);
 }
 
@@ -364,7 +367,8 @@ int family_read(const struct gguf *g, const struct family **family, struct hpara
         return -1;
     }
     if (rc == GGUF_ABSENT) {
-        return err_set(e, ERR_FORMAT, "%s: the key general.architecture is missing", gguf_path(g));
+        return err_set(e, ERR_FORMAT, "%.200s: the key general.architecture is missing",
+                       gguf_path(g));
     }
     for (int i = 0; i < N_FAMILIES; i++) {
         const struct family *f = &families[i];
@@ -466,9 +470,10 @@ int family_check_tensors(const struct gguf *g, const struct family *f, const str
     for (size_t i = 0; i < gguf_n_tensors(g); i++) {
         const struct gguf_tensor *t = gguf_tensor_at(g, i);
         if (!has_place(t->name, f, h)) {
-            return err_set(e, ERR_UNSUPPORTED,
-                           "%s: the tensor %s has no place in the graph of family %s (%d layers)",
-                           gguf_path(g), t->name, f->name, h->n_layer);
+            return err_set(
+                e, ERR_UNSUPPORTED,
+                "%.200s: the tensor %s has no place in the graph of family %s (%d layers)",
+                gguf_path(g), t->name, f->name, h->n_layer);
         }
     }
     return 0;
