@@ -92,9 +92,10 @@ static void thinking_turn(struct renderer *r, int i, int query)
     struct content before;
     struct content after;
     if (content_cut(r, &c, "</think>", false, &before, &after)) {
-        content_trim_right(&before, "\n");
         reasoning = before;
-        if (content_cut(r, &before, "<think>", true, &before, &after)) {
+        content_trim_right(&reasoning, "\n");
+        struct content thought = reasoning;
+        if (content_cut(r, &thought, "<think>", true, &before, &after)) {
             reasoning = after;
         }
         content_trim_left(&reasoning, "\n");

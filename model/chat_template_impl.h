@@ -63,7 +63,7 @@ void content_trim_left(struct content *c, const char *set);
 void content_trim_right(struct content *c, const char *set);
 void content_trim(struct content *c);
 /* Cut at the first / last `mark`: what is before and after it. false = not there. Both
- * results are copies. */
+ * results are copies, and neither may be `c` itself. */
 bool content_cut(struct renderer *r, const struct content *c, const char *mark, bool last,
                  struct content *before, struct content *after);
 bool content_is_empty(const struct content *c);

@@ -52,7 +52,7 @@ TEST(pretokenize_words, "each rule cuts words, digits, blanks and contractions i
         const char *rule, *text, *want;
     } rows[] = {
         {"gpt-2", "Hello world's  end 123\n\nx", "Hello/ world/'s/ / end/ 123/\n/\n/x"},
-        {"smollm", "Hello 123 's", "Hello/ /1/2/3/ /'s"},
+        {"smollm", "Hello 123 's", "Hello/ /1/2/3/ '/s"},
         {"smollm", "a   1", "a/   /1"},
         {"llama-bpe", "I'LL pay 12345!!\n\n  ok", "I/'LL/ pay/ /123/45/!!\n\n/ / ok"},
         {"qwen2", "I'LL pay 123.\n ok", "I/'LL/ pay/ /1/2/3/.\n/ ok"},
