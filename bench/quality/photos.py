@@ -1,0 +1,131 @@
+#!/usr/bin/env python3
+"""How often is the answer to a product photo right, under each compression plan?
+
+Asks a running tamp (or any OpenAI-compatible server) one question about every N-th
+labelled photo and counts the answers that name exactly the right kind. Greedy, so a
+second run gives the same table. Needs only the standard library.
+
+    bench/quality/photos.py --data ../shared/data/products --url http://127.0.0.1:8080
+"""
+
+import argparse
+import base64
+import json
+import math
+import pathlib
+import sys
+import time
+import urllib.request
+
+QUESTIONS = {
+    "kind": ("What kind of product is it?", "It is {kind}."),
+    "name": ("What product is this?", "This is {name}."),
+}
+PLANS = {
+    "off": "off",
+    "tome 2x": {"image": {"method": "tome", "ratio": 2}},
+    "tome 4x": {"image": {"method": "tome", "ratio": 4}},
+    "tome 8x": {"image": {"method": "tome", "ratio": 8}},
+}
+
+
+def wilson(right: int, n: int) -> tuple[float, float]:
+    """95 % interval of a share."""
+    z = 1.96
+    p = right / n
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return middle - half, middle + half
+
+
+def ask(url: str, picture: bytes, question: str, plan: object, key: str | None) -> tuple[str, dict]:
+    image = "data:image/jpeg;base64," + base64.b64encode(picture).decode()
+    body = {
+        "model": "default",
+        "temperature": 0,
+        "max_tokens": 24,
+        "messages": [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "image_url", "image_url": {"url": image}},
+                    {"type": "text", "text": question},
+                ],
+            }
+        ],
+    }
+    if plan is not None:
+        body["compression"] = plan
+    headers = {"Content-Type": "application/json"}
+    if key:
+        headers["Authorization"] = "Bearer " + key
+    request = urllib.request.Request(
+        url + "/v1/chat/completions", json.dumps(body).encode(), headers
+    )
+    with urllib.request.urlopen(request, timeout=300) as reply:
+        answer = json.load(reply)
+    return answer["choices"][0]["message"]["content"], answer
+
+
+def choose(labels: list[dict], split: str, count: int) -> list[dict]:
+    """Evenly spaced over the list, so that every set and class has its share."""
+    photos = [x for x in labels if x["split"] == split]
+    count = min(count, len(photos))
+    return [photos[i * len(photos) // count] for i in range(count)]
+
+
+def main() -> int:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    p.add_argument("--data", type=pathlib.Path, required=True, help="folder with labels.json")
+    p.add_argument("--url", default="http://127.0.0.1:8080")
+    p.add_argument("--split", default="val")
+    p.add_argument("--count", type=int, default=100)
+    p.add_argument("--question", choices=sorted(QUESTIONS), default="kind")
+    p.add_argument("--plans", default=",".join(PLANS), help="comma-separated: " + ", ".join(PLANS))
+    p.add_argument("--peer", action="store_true", help="send no compression field")
+    p.add_argument("--key", help="API key")
+    p.add_argument("--json", type=pathlib.Path, help="write the single answers here")
+    a = p.parse_args()
+    labels_file = a.data / "labels.json"
+    if not labels_file.exists():
+        print(f"{labels_file} is missing: --data must name the folder of the product photos")
+        return 2
+    photos = choose(json.loads(labels_file.read_text()), a.split, a.count)
+    question, expected = QUESTIONS[a.question]
+    plans = {"peer": None} if a.peer else {k: PLANS[k] for k in a.plans.split(",")}
+    right = {k: 0 for k in plans}
+    rows = {k: 0 for k in plans}
+    ms = {k: [] for k in plans}
+    record = []
+    progress = sys.stderr.isatty()
+    for i, photo in enumerate(photos):
+        picture = (a.data / photo["file"]).read_bytes()
+        want = expected.format(**photo)
+        for name, plan in plans.items():
+            begin = time.monotonic()
+            text, answer = ask(a.url, picture, question, plan, a.key)
+            ms[name].append((time.monotonic() - begin) * 1e3)
+            right[name] += text.strip() == want
+            rows[name] += answer["usage"]["prompt_tokens"]
+            record.append({"file": photo["file"], "plan": name, "want": want, "got": text})
+        if progress:
+            print(f"\r{i + 1}/{len(photos)}", end="", file=sys.stderr)
+    if progress:
+        print(file=sys.stderr)
+    print(f"{len(photos)} photos of {a.split}, \"{question}\"")
+    print("| plan | right | share (95 %) | prompt rows | median ms |")
+    print("|---|---|---|---|---|")
+    for name in plans:
+        low, high = wilson(right[name], len(photos))
+        times = sorted(ms[name])
+        print(
+            f"| {name} | {right[name]} | {right[name] / len(photos):.2f} ({low:.2f}-{high:.2f}) "
+            f"| {rows[name] / len(photos):.0f} | {times[len(times) // 2]:.0f} |"
+        )
+    if a.json:
+        a.json.write_text(json.dumps(record, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
