@@ -12,7 +12,6 @@ struct tower_hook {
     const struct plan_step *step;
     struct arena *scratch;
     struct report layers; /* what the single layers say; only ms and reasons are taken */
-    int rows_before;
 };
 
 static bool tower_wants(void *ctx, int layer)
@@ -26,11 +25,8 @@ static int tower_run(void *ctx, int layer, int n_layer, struct rows *rows, const
                      int n_metric, struct err *e)
 {
     struct tower_hook *h = ctx;
-    struct arena_mark mark = arena_mark(h->scratch);
-    int rc = compress_apply(h->step, MODALITY_IMAGE, layer, n_layer, rows, metric, n_metric,
-                            h->scratch, &h->layers, e);
-    arena_rewind(h->scratch, mark);
-    return rc;
+    return compress_apply(h->step, MODALITY_IMAGE, layer, n_layer, rows, metric, n_metric,
+                          h->scratch, &h->layers, e);
 }
 
 static void take_skips(struct report *to, const struct report *from)
@@ -72,10 +68,8 @@ int pipeline_encode_image(struct engine *en, struct job *j, struct err *e)
     }
     double compress_ms = h.layers.modality[MODALITY_IMAGE].ms;
     if (im->step.method != compressors[0] && im->step.stage == STAGE_IMAGE_ROWS) {
-        struct arena_mark mark = arena_mark(&en->scratch);
         int rc = compress_apply(&im->step, MODALITY_IMAGE, -1, v->n_layer, &im->rows, NULL, 0,
                                 &en->scratch, &h.layers, e);
-        arena_rewind(&en->scratch, mark);
         compress_ms = h.layers.modality[MODALITY_IMAGE].ms;
         if (rc) {
             return -1;
@@ -104,10 +98,8 @@ static int text_rows(struct engine *en, struct job *j, const struct prompt_run *
     }
     struct report one;
     report_init(&one, &j->plan);
-    struct arena_mark mark = arena_mark(&en->scratch);
     int rc = compress_apply(step, MODALITY_TEXT, -1, en->info.n_layer, out, NULL, 0, &en->scratch,
                             &one, e);
-    arena_rewind(&en->scratch, mark);
     j->result.report.modality[MODALITY_TEXT].ms += one.modality[MODALITY_TEXT].ms;
     j->result.compress_ms += one.modality[MODALITY_TEXT].ms;
     return rc;
@@ -266,7 +258,6 @@ static int lm_run(void *ctx, int layer, int n_layer, struct rows *rows, const fl
             rows->flags[i] |= ROW_PROTECTED;
         }
     }
-    struct arena_mark mark = arena_mark(h->scratch);
     int rc = compress_apply(&h->step, MODALITY_LM, layer, n_layer, rows, metric, n_metric,
                             h->scratch, &one, e);
     arena_rewind(h->scratch, mark);
