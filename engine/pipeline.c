@@ -260,7 +260,6 @@ static int lm_run(void *ctx, int layer, int n_layer, struct rows *rows, const fl
     }
     int rc = compress_apply(&h->step, MODALITY_LM, layer, n_layer, rows, metric, n_metric,
                             h->scratch, &one, e);
-    arena_rewind(h->scratch, mark);
     take_skips(&h->job->result.report, &one);
     double ms = one.modality[MODALITY_LM].ms;
     report_add(&h->job->result.report, MODALITY_LM, &h->step, before, rows->n, ms);

@@ -36,8 +36,8 @@ void decoder_embed(const struct decoder *d, const token_id *ids, int n, float *x
 struct decoder_slice {
     struct kv_cache *kv; /* gets the new rows appended; its groups' lengths grow */
     struct rows *rows;   /* consumed: x is overwritten layer by layer, n may shrink at a hook */
-    const struct stage_hook *hook; /* lm-layer stage; may be NULL. hook->wants must agree with
-                                      the cutoffs the kv cache was made for */
+    const struct stage_hook *hook; /* lm-layer stage; may be NULL. it may merge rows only
+                                      after the cutoffs the kv cache was made for */
     bool use_log_mass;             /* add log(mass) of each key row to the attention logits */
     bool all_logits;               /* logits of every row that is left; else of the last row only */
     float *logits;                 /* out: [1 or rows left, n_vocab], or NULL = none wanted */

@@ -7,6 +7,7 @@
 #include "engine/engine.h"
 #include "tests/test.h"
 
+#include <ctype.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -70,7 +71,9 @@ static enum job_event_type read_all(struct job *j, struct buf *text)
         CHECK(job_wait(j, 60000));
         job_next(j, &ev);
         if (ev.type == JOB_EVENT_TEXT) {
-            buf_append(text, ev.text, ev.text_len);
+            for (size_t i = 0; i < ev.text_len; i++) { /* a random model writes NUL, too */
+                buf_putc(text, ev.text[i] ? ev.text[i] : '?');
+            }
         } else if (ev.type == JOB_EVENT_DONE) {
             CHECK(ev.finish != JOB_FINISH_NONE);
             buf_putc(text, '|');
@@ -157,7 +160,7 @@ TEST(engine_choices_and_seed, "n answers end one by one; the same seed gives the
     for (const char *p = first; *p; p++) {
         bars += *p == '|';
     }
-    CHECK_INT(bars, >=, 3);
+    CHECK_INT(bars, >=, 3); /* one ends each answer */
     q.request.gen.temperature = 0;
     q.request.gen.n_choices = 2;
     char *greedy = answer_of(en, &q);
@@ -175,9 +178,12 @@ TEST(engine_stop_string, "a stop string ends the answer before itself")
     struct question q;
     ask(&q, "hello world", "off", 24);
     char *whole = answer_of(en, &q);
-    size_t len = strlen(whole);
-    CHECK_INT(len, >, 8);
-    char stop[4] = {whole[len / 2], whole[len / 2 + 1], 0};
+    const char *found = whole + 4;
+    while (*found && !(isalpha((unsigned char)found[0]) && isalpha((unsigned char)found[1]))) {
+        found++;
+    }
+    CHECK(*found);
+    char stop[3] = {found[0], found[1], 0};
     const char *stops[] = {stop};
     q.request.gen.stop = stops;
     q.request.gen.n_stop = 1;
