@@ -20,19 +20,22 @@ static uint8_t to_byte(float v)
     return v <= 0 ? 0 : v >= 255 ? 255 : (uint8_t)(v + 0.5f);
 }
 
-/* across [im->height, width, 3] */
-static int shrink_across(const struct image *im, int width, float *across, float *stripe)
+/* across [im->height, width, 3], rounded and clipped: Pillow keeps bytes between the two
+ * passes, so overshoot at an edge does not reach the second one. */
+static int resize_across(const struct image *im, int width, float *across, float *stripe)
 {
     for (int y = 0; y < im->height; y += STRIPE_ROWS) {
         int rows = im->height - y < STRIPE_ROWS ? im->height - y : STRIPE_ROWS;
         const uint8_t *from = im->rgb + (size_t)y * (size_t)im->width * 3;
-        size_t n = (size_t)rows * (size_t)im->width * 3;
-        for (size_t i = 0; i < n; i++) {
+        float *to = across + (size_t)y * (size_t)width * 3;
+        for (size_t i = 0; i < (size_t)rows * (size_t)im->width * 3; i++) {
             stripe[i] = (float)from[i];
         }
-        if (op_resize_bicubic(stripe, rows, im->width, across + (size_t)y * (size_t)width * 3, rows,
-                              width, 3, PILLOW_A, 1)) {
+        if (op_resize_bicubic(stripe, rows, im->width, to, rows, width, 3, PILLOW_A, 1)) {
             return -1;
+        }
+        for (size_t i = 0; i < (size_t)rows * (size_t)width * 3; i++) {
+            to[i] = (float)to_byte(to[i]);
         }
     }
     return 0;
@@ -87,7 +90,7 @@ int preprocess_resize(const struct clip_params *p, const struct image *im, uint8
     float *across = mem_alloc(across_floats, sizeof *across);
     float *done = mem_alloc((size_t)f.width * (size_t)f.height * 3, sizeof *done);
     int failed =
-        !stripe || !across || !done || shrink_across(im, f.width, across, stripe) ||
+        !stripe || !across || !done || resize_across(im, f.width, across, stripe) ||
         op_resize_bicubic(across, im->height, f.width, done, f.height, f.width, 3, PILLOW_A, 1);
     if (!failed) {
         paste(&f, done, p->image_size, rgb);

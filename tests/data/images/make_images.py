@@ -200,5 +200,19 @@ def make_jpegs():
         save_ppm("orientation%d" % value, up.width, up.height, up.tobytes())
 
 
+def make_resized():
+    """../resize: what Pillow makes of a picture with edges, shrunk and enlarged."""
+    folder = os.path.join(HERE, "..", "resize")
+    os.makedirs(folder, exist_ok=True)
+    im = Image.new("RGB", (97, 61))
+    im.putdata([((x * 5 + y * 3) % 256, 255 * ((x // 7 + y // 5) % 2), (x * y) % 256)
+                for y in range(61) for x in range(97)])
+    im.save(os.path.join(folder, "source.png"))
+    for side in (28, 64, 112):
+        small = im.resize((side, side), Image.Resampling.BICUBIC)
+        save_ppm("../resize/stretched%d" % side, side, side, small.tobytes())
+
+
 make_pngs()
 make_jpegs()
+make_resized()
