@@ -1,33 +1,43 @@
 /* Kernels for AVX2 + FMA + F16C: eight fp32 lanes.
  *
- * The row kernels see every quantised type as a sequence of groups of 32 elements,
- *   w[i] = d * q[i] + m      q small whole numbers, d and m one float for the group
- * (Q6_K has a scale for 16 elements: it is multiplied into q, still whole numbers).
- * A type gives one function that unpacks a group; the dot product
- *   sum_i w[i] x[i] = d * sum q[i] x[i] + m * sum x[i]
- * and the dequantisation are made from it by a macro, so that the compiler sees the
- * whole loop. Loads never touch a byte outside the row: rows end at page ends. */
+ * The row kernels see every quantised type as blocks of groups of 32 elements,
+ *   w[i] = d * q[i] + m      q small whole numbers, d and m floats for the group
+ * (Q6_K has a d for 16 elements: each half of a group has its own). A type gives two
+ * functions: the factors of a block, and the numbers q of a group. A macro makes the dot
+ * product and the dequantisation from them, so that the compiler sees the whole loop.
+ *
+ * Where there is a minimum, w is formed and multiplied (two FMAs for eight elements);
+ * where there is none, q is multiplied and d applied to the sum of a half group. Both
+ * were the fastest of the forms tried on Zen 3: widening bytes straight from memory and
+ * independent sums matter more than the number of multiplications.
+ * Loads never touch a byte outside the row: rows end at page ends. */
 #if defined(__x86_64__)
 #include "tensor/kernels_impl.h"
 #include "tensor/ops.h"
 #include "tensor/quant.h"
 
 #include <immintrin.h>
+#include <stdbool.h>
 #include <string.h>
 
 #define INLINE static inline __attribute__((always_inline))
 
-struct group {
-    __m256 q[4]; /* elements 0..7, 8..15, 16..23, 24..31 */
-    float d;
-    float m;
-};
+/* For each group of a block, at most eight. */
+struct factors {
+    float d[16]; /* for each half of a group */
+    float m[8];
+} __attribute__((aligned(32)));
 
 INLINE float sum8(__m256 v)
 {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+
+INLINE float sum_all(const __m256 acc[4])
+{
+    return sum8(_mm256_add_ps(_mm256_add_ps(acc[0], acc[1]), _mm256_add_ps(acc[2], acc[3])));
 }
 
 INLINE float f16_at(const uint8_t *p)
@@ -165,221 +175,244 @@ static void f32_to_f16(uint16_t *y, const float *x, int n)
     }
 }
 
-/* ---- unpacking a group of 32 ---- */
+/* ---- factors of a block, and the 32 numbers q of a group ---- */
 
-INLINE __m256 i32_to_f32(__m256i v)
+INLINE __m256 widen_i8(__m128i v)
 {
-    return _mm256_cvtepi32_ps(v);
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(v));
 }
 
-/* Sixteen bytes each for elements 0..15 and 16..31, signed. */
-INLINE void unpack_i8(struct group *g, __m128i low, __m128i high)
+INLINE void widen_32(__m256 q[4], __m256i v)
 {
-    g->q[0] = i32_to_f32(_mm256_cvtepi8_epi32(low));
-    g->q[1] = i32_to_f32(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(low, low)));
-    g->q[2] = i32_to_f32(_mm256_cvtepi8_epi32(high));
-    g->q[3] = i32_to_f32(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(high, high)));
+    __m128i low = _mm256_castsi256_si128(v);
+    __m128i high = _mm256_extracti128_si256(v, 1);
+    q[0] = widen_i8(low);
+    q[1] = widen_i8(_mm_unpackhi_epi64(low, low));
+    q[2] = widen_i8(high);
+    q[3] = widen_i8(_mm_unpackhi_epi64(high, high));
 }
 
-INLINE __m128i low_nibbles(__m128i v)
+INLINE void one_factor(struct factors *f, const uint8_t *p)
 {
-    return _mm_and_si128(v, _mm_set1_epi8(15));
+    f->d[0] = f->d[1] = f16_at(p);
 }
 
-INLINE __m128i high_nibbles(__m128i v)
+INLINE void two_factors(struct factors *f, const uint8_t *p)
 {
-    return low_nibbles(_mm_srli_epi16(v, 4));
+    one_factor(f, p);
+    f->m[0] = f16_at(p + 2);
 }
 
-/* Sixteen bits of a field to 0 or `value` in each of sixteen bytes. */
-INLINE __m128i spread_bits(uint32_t bits, char value)
+/* Sixteen bytes of nibbles, the low ones first, minus an offset. */
+INLINE void widen_nibbles(__m256 q[4], const uint8_t *p, int offset)
 {
-    const __m128i which = _mm_set_epi8(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0);
-    const __m128i mask = _mm_set1_epi64x((long long)0x8040201008040201u);
-    __m128i bytes = _mm_shuffle_epi8(_mm_cvtsi32_si128((int)bits), which);
-    __m128i set = _mm_cmpeq_epi8(_mm_and_si128(bytes, mask), mask);
-    return _mm_and_si128(set, _mm_set1_epi8(value));
-}
-
-INLINE void group_q4_0(struct group *g, const uint8_t *p, int sub)
-{
-    (void)sub;
-    const __m128i offset = _mm_set1_epi8(8);
-    __m128i v = load16(p + 2);
-    unpack_i8(g, _mm_sub_epi8(low_nibbles(v), offset), _mm_sub_epi8(high_nibbles(v), offset));
-    g->d = f16_at(p);
-}
-
-INLINE void group_q4_1(struct group *g, const uint8_t *p, int sub)
-{
-    (void)sub;
-    __m128i v = load16(p + 4);
-    unpack_i8(g, low_nibbles(v), high_nibbles(v));
-    g->d = f16_at(p);
-    g->m = f16_at(p + 2);
-}
-
-INLINE void unpack_five_bits(struct group *g, const uint8_t *field, const uint8_t *nibbles,
-                             char offset)
-{
-    uint32_t bits;
-    memcpy(&bits, field, sizeof bits);
-    __m128i v = load16(nibbles);
-    __m128i low = _mm_or_si128(low_nibbles(v), spread_bits(bits, 16));
-    __m128i high = _mm_or_si128(high_nibbles(v), spread_bits(bits >> 16, 16));
-    __m128i minus = _mm_set1_epi8(offset);
-    unpack_i8(g, _mm_sub_epi8(low, minus), _mm_sub_epi8(high, minus));
-}
-
-INLINE void group_q5_0(struct group *g, const uint8_t *p, int sub)
-{
-    (void)sub;
-    unpack_five_bits(g, p + 2, p + 6, 16);
-    g->d = f16_at(p);
-}
-
-INLINE void group_q5_1(struct group *g, const uint8_t *p, int sub)
-{
-    (void)sub;
-    unpack_five_bits(g, p + 4, p + 8, 0);
-    g->d = f16_at(p);
-    g->m = f16_at(p + 2);
-}
-
-INLINE void group_q8_0(struct group *g, const uint8_t *p, int sub)
-{
-    (void)sub;
-    unpack_i8(g, load16(p + 2), load16(p + 18));
-    g->d = f16_at(p);
-}
-
-/* Scale and minimum of group `sub`, out of the packed twelve bytes. */
-INLINE void k_factors(struct group *g, const uint8_t *p, int sub)
-{
-    const uint8_t *s = p + 4;
-    int scale = sub < 4 ? s[sub] & 63 : (s[sub + 4] & 15) | (s[sub - 4] >> 6) << 4;
-    int minimum = sub < 4 ? s[sub + 4] & 63 : s[sub + 4] >> 4 | (s[sub] >> 6) << 4;
-    g->d = f16_at(p) * (float)scale;
-    g->m = -f16_at(p + 2) * (float)minimum;
-}
-
-INLINE void k_nibbles(const uint8_t *q, int sub, __m128i *low, __m128i *high)
-{
-    *low = load16(q + sub / 2 * 32);
-    *high = load16(q + sub / 2 * 32 + 16);
-    *low = sub & 1 ? high_nibbles(*low) : low_nibbles(*low);
-    *high = sub & 1 ? high_nibbles(*high) : low_nibbles(*high);
-}
-
-INLINE void group_q4_k(struct group *g, const uint8_t *p, int sub)
-{
-    __m128i low;
-    __m128i high;
-    k_nibbles(p + 16, sub, &low, &high);
-    unpack_i8(g, low, high);
-    k_factors(g, p, sub);
-}
-
-INLINE __m128i fifth_bit_of(__m128i field, int sub)
-{
-    __m128i set = _mm_cmpgt_epi8(_mm_setzero_si128(), _mm_slli_epi16(field, 7 - sub));
-    return _mm_and_si128(set, _mm_set1_epi8(16));
-}
-
-INLINE void group_q5_k(struct group *g, const uint8_t *p, int sub)
-{
-    __m128i low;
-    __m128i high;
-    k_nibbles(p + 48, sub, &low, &high);
-    low = _mm_or_si128(low, fifth_bit_of(load16(p + 16), sub));
-    high = _mm_or_si128(high, fifth_bit_of(load16(p + 32), sub));
-    unpack_i8(g, low, high);
-    k_factors(g, p, sub);
-}
-
-/* Sixteen 6-bit values times their 8-bit scale: fits in 16 bits exactly. */
-INLINE void unpack_q6(__m256 q[2], __m128i nibbles, __m128i pairs, int scale)
-{
-    __m128i high = _mm_slli_epi16(_mm_and_si128(pairs, _mm_set1_epi8(3)), 4);
-    __m128i v = _mm_sub_epi8(_mm_or_si128(nibbles, high), _mm_set1_epi8(32));
-    __m256i w = _mm256_mullo_epi16(_mm256_cvtepi8_epi16(v), _mm256_set1_epi16((short)scale));
-    q[0] = i32_to_f32(_mm256_cvtepi16_epi32(_mm256_castsi256_si128(w)));
-    q[1] = i32_to_f32(_mm256_cvtepi16_epi32(_mm256_extracti128_si256(w, 1)));
-}
-
-INLINE void group_q6_k(struct group *g, const uint8_t *p, int sub)
-{
-    const uint8_t *nibbles = p + sub / 4 * 64 + sub % 2 * 32;
-    const uint8_t *pairs = p + 128 + sub / 4 * 32;
+    const __m256i low = _mm256_set1_epi32(15);
+    const __m256i minus = _mm256_set1_epi32(offset);
     for (int i = 0; i < 2; i++) {
-        __m128i v = load16(nibbles + 16 * i);
-        v = sub & 2 ? high_nibbles(v) : low_nibbles(v);
-        __m128i bits = _mm_srli_epi16(load16(pairs + 16 * i), sub % 4 * 2);
-        unpack_q6(g->q + 2 * i, v, bits, (int8_t)p[192 + sub * 2 + i]);
+        __m128i bytes = _mm_loadl_epi64((const __m128i *)(const void *)(p + 8 * i));
+        __m256i v = _mm256_cvtepu8_epi32(bytes);
+        q[i] = _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_and_si256(v, low), minus));
+        q[i + 2] = _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_srli_epi32(v, 4), minus));
     }
-    g->d = f16_at(p + 208);
+}
+
+#define factors_q4_0 one_factor
+INLINE void group_q4_0(__m256 q[4], const uint8_t *p, int sub)
+{
+    (void)sub;
+    widen_nibbles(q, p + 2, 8);
+}
+
+#define factors_q4_1 two_factors
+INLINE void group_q4_1(__m256 q[4], const uint8_t *p, int sub)
+{
+    (void)sub;
+    widen_nibbles(q, p + 4, 0);
+}
+
+INLINE __m256i nibbles_32(const uint8_t *p)
+{
+    __m128i v = load16(p);
+    __m256i both = _mm256_set_m128i(_mm_srli_epi16(v, 4), v);
+    return _mm256_and_si256(both, _mm256_set1_epi8(15));
+}
+
+/* The 32 bits of a field, each as 0 or 16 in a byte. */
+INLINE __m256i fifth_bits_32(const uint8_t *field)
+{
+    const __m256i which =
+        _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+    const __m256i mask = _mm256_set1_epi64x((long long)0x8040201008040201u);
+    int bits;
+    memcpy(&bits, field, sizeof bits);
+    __m256i bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(bits), which);
+    __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, mask), mask);
+    return _mm256_and_si256(set, _mm256_set1_epi8(16));
+}
+
+#define factors_q5_0 one_factor
+INLINE void group_q5_0(__m256 q[4], const uint8_t *p, int sub)
+{
+    (void)sub;
+    __m256i v = _mm256_or_si256(nibbles_32(p + 6), fifth_bits_32(p + 2));
+    widen_32(q, _mm256_sub_epi8(v, _mm256_set1_epi8(16)));
+}
+
+#define factors_q5_1 two_factors
+INLINE void group_q5_1(__m256 q[4], const uint8_t *p, int sub)
+{
+    (void)sub;
+    widen_32(q, _mm256_or_si256(nibbles_32(p + 8), fifth_bits_32(p + 4)));
+}
+
+#define factors_q8_0 one_factor
+INLINE void group_q8_0(__m256 q[4], const uint8_t *p, int sub)
+{
+    (void)sub;
+    for (int i = 0; i < 4; i++) {
+        q[i] = widen_i8(_mm_loadl_epi64((const __m128i *)(const void *)(p + 2 + 8 * i)));
+    }
+}
+
+INLINE __m256 scaled_bytes(uint32_t low, uint32_t high, float scale)
+{
+    __m128i bytes = _mm_set_epi32(0, 0, (int)high, (int)low);
+    __m256 wide = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
+    return _mm256_mul_ps(_mm256_set1_ps(scale), wide);
+}
+
+/* The same unpacking as quant_k_scales, four bytes at a time. */
+INLINE void factors_k(struct factors *f, const uint8_t *p)
+{
+    uint32_t s[3];
+    memcpy(s, p + 4, sizeof s);
+    uint32_t high_scales = (s[2] & 0x0f0f0f0f) | (s[0] >> 2 & 0x30303030);
+    uint32_t high_minima = (s[2] >> 4 & 0x0f0f0f0f) | (s[1] >> 2 & 0x30303030);
+    __m256 d = scaled_bytes(s[0] & 0x3f3f3f3f, high_scales, f16_at(p));
+    _mm256_store_ps(f->m, scaled_bytes(s[1] & 0x3f3f3f3f, high_minima, -f16_at(p + 2)));
+    __m256 low = _mm256_unpacklo_ps(d, d); /* 0 0 1 1 | 4 4 5 5 */
+    __m256 high = _mm256_unpackhi_ps(d, d);
+    _mm256_store_ps(f->d, _mm256_permute2f128_ps(low, high, 0x20));
+    _mm256_store_ps(f->d + 8, _mm256_permute2f128_ps(low, high, 0x31));
+}
+
+INLINE __m256i load32(const uint8_t *p)
+{
+    return _mm256_loadu_si256((const __m256i *)(const void *)p);
+}
+
+/* 32 bytes hold group 2j in their low nibbles and group 2j + 1 in their high ones. */
+INLINE __m256i group_nibbles(const uint8_t *p, bool high)
+{
+    __m256i v = load32(p);
+    v = high ? _mm256_srli_epi16(v, 4) : v;
+    return _mm256_and_si256(v, _mm256_set1_epi8(15));
+}
+
+#define factors_q4_k factors_k
+INLINE void group_q4_k(__m256 q[4], const uint8_t *p, int sub)
+{
+    widen_32(q, group_nibbles(p + 16 + sub / 2 * 32, sub & 1));
+}
+
+#define factors_q5_k factors_k
+INLINE void group_q5_k(__m256 q[4], const uint8_t *p, int sub)
+{
+    __m256i field = load32(p + 16); /* bit `sub` of each byte */
+    __m256i bit =
+        _mm256_slli_epi16(_mm256_and_si256(_mm256_srli_epi16(field, sub), _mm256_set1_epi8(1)), 4);
+    widen_32(q, _mm256_or_si256(group_nibbles(p + 48 + sub / 2 * 32, sub & 1), bit));
+}
+
+INLINE void factors_q6_k(struct factors *f, const uint8_t *p)
+{
+    __m256 d = _mm256_set1_ps(f16_at(p + 208));
+    __m128i scales = load16(p + 192);
+    _mm256_store_ps(f->d, _mm256_mul_ps(d, widen_i8(scales)));
+    _mm256_store_ps(f->d + 8, _mm256_mul_ps(d, widen_i8(_mm_unpackhi_epi64(scales, scales))));
+}
+
+INLINE void group_q6_k(__m256 q[4], const uint8_t *p, int sub)
+{
+    __m256i low = group_nibbles(p + sub / 4 * 64 + sub % 2 * 32, sub & 2);
+    __m256i pairs = _mm256_srli_epi16(load32(p + 128 + sub / 4 * 32), sub % 4 * 2);
+    __m256i high = _mm256_slli_epi16(_mm256_and_si256(pairs, _mm256_set1_epi8(3)), 4);
+    widen_32(q, _mm256_sub_epi8(_mm256_or_si256(low, high), _mm256_set1_epi8(32)));
 }
 
 /* ---- rows of groups ---- */
 
-INLINE __m256 group_dot(const struct group *g, const __m256 x[4])
+INLINE void add_group(__m256 acc[4], const __m256 q[4], const float *x, const struct factors *f,
+                      int sub, bool has_minimum)
 {
-    __m256 a = _mm256_mul_ps(g->q[0], x[0]);
-    __m256 b = _mm256_mul_ps(g->q[1], x[1]);
-    a = _mm256_fmadd_ps(g->q[2], x[2], a);
-    b = _mm256_fmadd_ps(g->q[3], x[3], b);
-    return _mm256_add_ps(a, b);
+    if (has_minimum) {
+        __m256 d = _mm256_broadcast_ss(f->d + 2 * sub);
+        __m256 m = _mm256_broadcast_ss(f->m + sub);
+        for (int j = 0; j < 4; j++) {
+            __m256 w = _mm256_fmadd_ps(q[j], d, m);
+            acc[j] = _mm256_fmadd_ps(w, _mm256_loadu_ps(x + 8 * j), acc[j]);
+        }
+        return;
+    }
+    for (int half = 0; half < 2; half++) {
+        const float *at = x + 16 * half;
+        __m256 sum = _mm256_mul_ps(q[2 * half], _mm256_loadu_ps(at));
+        sum = _mm256_fmadd_ps(q[2 * half + 1], _mm256_loadu_ps(at + 8), sum);
+        acc[half] = _mm256_fmadd_ps(_mm256_broadcast_ss(f->d + 2 * sub + half), sum, acc[half]);
+    }
+}
+
+INLINE void store_group(float *y, const __m256 q[4], const struct factors *f, int sub,
+                        bool has_minimum)
+{
+    for (int j = 0; j < 4; j++) {
+        __m256 w = _mm256_mul_ps(_mm256_broadcast_ss(f->d + 2 * sub + j / 2), q[j]);
+        w = has_minimum ? _mm256_add_ps(w, _mm256_broadcast_ss(f->m + sub)) : w;
+        _mm256_storeu_ps(y + 8 * j, w);
+    }
 }
 
 #define GROUP_ROW_KERNELS(suffix, groups, bytes, has_minimum)                                      \
     static float dot_row_##suffix(const void *row, const float *x, int n)                          \
     {                                                                                              \
         const uint8_t *p = row;                                                                    \
-        __m256 acc = _mm256_setzero_ps();                                                          \
-        __m256 minima = _mm256_setzero_ps();                                                       \
+        __m256 acc[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(),            \
+                         _mm256_setzero_ps()};                                                     \
         for (int i = 0; i < n; i += 32 * (groups), p += (bytes)) {                                 \
+            struct factors f;                                                                      \
+            factors_##suffix(&f, p);                                                               \
             _Pragma("GCC unroll 8") for (int s = 0; s < (groups); s++)                             \
             {                                                                                      \
-                struct group g;                                                                    \
-                group_##suffix(&g, p, s);                                                          \
-                const float *at = x + i + 32 * s;                                                  \
-                const __m256 v[4] = {_mm256_loadu_ps(at), _mm256_loadu_ps(at + 8),                 \
-                                     _mm256_loadu_ps(at + 16), _mm256_loadu_ps(at + 24)};          \
-                acc = _mm256_fmadd_ps(_mm256_set1_ps(g.d), group_dot(&g, v), acc);                 \
-                if (has_minimum) {                                                                 \
-                    __m256 sum =                                                                   \
-                        _mm256_add_ps(_mm256_add_ps(v[0], v[1]), _mm256_add_ps(v[2], v[3]));       \
-                    minima = _mm256_fmadd_ps(_mm256_set1_ps(g.m), sum, minima);                    \
-                }                                                                                  \
+                __m256 q[4];                                                                       \
+                group_##suffix(q, p, s);                                                           \
+                add_group(acc, q, x + i + 32 * s, &f, s, has_minimum);                             \
             }                                                                                      \
         }                                                                                          \
-        return sum8(_mm256_add_ps(acc, minima));                                                   \
+        return sum_all(acc);                                                                       \
     }                                                                                              \
     static void dequantize_row_##suffix(const void *row, float *y, int n)                          \
     {                                                                                              \
         const uint8_t *p = row;                                                                    \
         for (int i = 0; i < n; i += 32 * (groups), p += (bytes)) {                                 \
+            struct factors f;                                                                      \
+            factors_##suffix(&f, p);                                                               \
             _Pragma("GCC unroll 8") for (int s = 0; s < (groups); s++)                             \
             {                                                                                      \
-                struct group g;                                                                    \
-                group_##suffix(&g, p, s);                                                          \
-                for (int j = 0; j < 4; j++) {                                                      \
-                    __m256 w = _mm256_mul_ps(_mm256_set1_ps(g.d), g.q[j]);                         \
-                    w = (has_minimum) ? _mm256_add_ps(w, _mm256_set1_ps(g.m)) : w;                 \
-                    _mm256_storeu_ps(y + i + 32 * s + 8 * j, w);                                   \
-                }                                                                                  \
+                __m256 q[4];                                                                       \
+                group_##suffix(q, p, s);                                                           \
+                store_group(y + i + 32 * s, q, &f, s, has_minimum);                                \
             }                                                                                      \
         }                                                                                          \
     }
 
-GROUP_ROW_KERNELS(q4_0, 1, 18, 0)
-GROUP_ROW_KERNELS(q4_1, 1, 20, 1)
-GROUP_ROW_KERNELS(q5_0, 1, 22, 0)
-GROUP_ROW_KERNELS(q5_1, 1, 24, 1)
-GROUP_ROW_KERNELS(q8_0, 1, 34, 0)
-GROUP_ROW_KERNELS(q4_k, 8, 144, 1)
-GROUP_ROW_KERNELS(q5_k, 8, 176, 1)
-GROUP_ROW_KERNELS(q6_k, 8, 210, 0)
+GROUP_ROW_KERNELS(q4_0, 1, 18, false)
+GROUP_ROW_KERNELS(q4_1, 1, 20, true)
+GROUP_ROW_KERNELS(q5_0, 1, 22, false)
+GROUP_ROW_KERNELS(q5_1, 1, 24, true)
+GROUP_ROW_KERNELS(q8_0, 1, 34, false)
+GROUP_ROW_KERNELS(q4_k, 8, 144, true)
+GROUP_ROW_KERNELS(q5_k, 8, 176, true)
+GROUP_ROW_KERNELS(q6_k, 8, 210, false)
 
 const struct kernels kernels_avx2 = {
     .name = "avx2",
