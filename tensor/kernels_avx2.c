@@ -312,7 +312,12 @@ INLINE __m256i group_nibbles(const uint8_t *p, bool high)
 #define factors_q4_k factors_k
 INLINE void group_q4_k(__m256 q[4], const uint8_t *p, int sub)
 {
-    widen_32(q, group_nibbles(p + 16 + sub / 2 * 32, sub & 1));
+    for (int i = 0; i < 4; i++) { /* the compiler widens once for both halves of a byte */
+        const uint8_t *at = p + 16 + sub / 2 * 32 + 8 * i;
+        __m256i v = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)at));
+        v = sub & 1 ? _mm256_srli_epi32(v, 4) : _mm256_and_si256(v, _mm256_set1_epi32(15));
+        q[i] = _mm256_cvtepi32_ps(v);
+    }
 }
 
 #define factors_q5_k factors_k

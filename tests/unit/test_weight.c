@@ -11,6 +11,7 @@
 #include "tests/test.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 static float uniform(struct rng *r)
@@ -157,7 +158,7 @@ static void check_shape(enum tensor_type type, int n_in, int n_out, int n_rows, 
 
 TEST(weight_matmul_all, "W x + b for all types, rows and odd sizes; threads change no bit")
 {
-    static const int rows[] = {1, 2, 3, 4, 5, 7, 16, 33, 70};
+    static const int rows[] = {1, 2, 3, 6, 7, 8, 16, 33, 70};
     struct err e = ERR_INIT;
     struct pool *pools[2] = {pool_new(2, &e), pool_new(3, &e)};
     CHECK(pools[0] && pools[1]);
@@ -171,7 +172,7 @@ TEST(weight_matmul_all, "W x + b for all types, rows and odd sizes; threads chan
         }
     }
     check_shape(TENSOR_Q4_1, 576, 577, 33, pools, &r); /* several panels, the last one short */
-    check_shape(TENSOR_F16, 600, 1, 6, pools, &r);     /* less than a panel */
+    check_shape(TENSOR_F16, 600, 1, 7, pools, &r);     /* less than a panel */
     pool_free(pools[0]);
     pool_free(pools[1]);
 }
@@ -348,4 +349,87 @@ TEST(weight_vector_reads, "vectors and whole tables as fp32; the number of eleme
     CHECK_INT(e.code, ==, ERR_NO_MEMORY);
     gguf_free_view(g);
     buf_free(&b);
+}
+
+TEST(weight_row_alone, "few rows: a row's bits are the same alone and with others")
+{
+    struct rng r;
+    rng_init(&r, test_seed());
+    struct fixture f;
+    fixture_init(&f, TENSOR_Q4_1, 96, 45, 6, true, &r);
+    float together[6 * 45];
+    multiply(&f, together, 45, NULL);
+    f.n_rows = 1;
+    for (int i = 0; i < 6; i++, f.x += 96) {
+        float alone[45];
+        multiply(&f, alone, 45, NULL);
+        CHECK(!memcmp(alone, together + (size_t)i * 45, sizeof alone));
+    }
+    f.x -= 6 * 96;
+    fixture_free(&f);
+}
+
+/* ---- whole files ---- */
+
+static void check_listed(const struct gguf *g, FILE *list, const char *name)
+{
+    struct err e = ERR_INIT;
+    char type[16];
+    size_t n;
+    double sum;
+    double magnitude;
+    CHECK_INT(fscanf(list, "%15s %zu %lf %lf", type, &n, &sum, &magnitude), ==, 4);
+    float *v = weight_vector(g, name, n, &e);
+    if (!v) {
+        FAIL("%s", e.msg);
+    }
+    CHECK_STR(gguf_tensor_type_name(gguf_find_tensor(g, name)), type);
+    double got_sum = 0;
+    double got_magnitude = 0;
+    for (size_t i = 0; i < n; i++) {
+        got_sum += (double)v[i];
+        got_magnitude += fabs((double)v[i]);
+    }
+    /* the list has nine digits; the decoder may fuse a * b + c */
+    CHECK_DOUBLE(fabs(got_magnitude - magnitude), <=, 1e-6 * magnitude);
+    CHECK_DOUBLE(fabs(got_sum - sum), <=, 1e-6 * magnitude);
+    for (size_t i = 0; i < 32; i++) {
+        double want;
+        CHECK_INT(fscanf(list, "%lf", &want), ==, 1);
+        double got = (double)v[i < 16 ? i : n - 32 + i];
+        CHECK_DOUBLE(fabs(got - want), <=, 1e-6 * fmax(1, fabs(want)));
+    }
+    mem_free(v);
+}
+
+static int check_list(const char *gguf_name, const char *list_name)
+{
+    struct err e = ERR_INIT;
+    char *path = test_golden_path(gguf_name);
+    char *list_path = test_golden_path(list_name);
+    struct gguf *g = gguf_open(path, &e);
+    FILE *list = fopen(list_path, "r");
+    CHECK(g && list);
+    char name[128];
+    int n = 0;
+    while (fscanf(list, "%127s", name) == 1) {
+        if (name[0] == '#') {
+            CHECK(fscanf(list, "%*[^\n]") == 0);
+            continue;
+        }
+        check_listed(g, list, name);
+        n++;
+    }
+    fclose(list);
+    gguf_close(g);
+    mem_free(path);
+    mem_free(list_path);
+    return n;
+}
+
+TEST(weight_golden_files, "all tensors of two files with every block format equal gguf-py's")
+{
+    CHECK_INT(check_list("tiny/gpt2-k-quants.gguf", "tiny/gpt2-k-quants.tensors.vec"), >=, 10);
+    CHECK_INT(check_list("tiny/smollm-legacy-quants.gguf", "tiny/smollm-legacy-quants.tensors.vec"),
+              >=, 10);
 }
