@@ -1,3 +1,4 @@
+#define ERR_NO_ANALYSER_HINTS
 #include "base/err.h"
 
 #include <stdarg.h>

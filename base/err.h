@@ -63,6 +63,15 @@ int err_prefix(struct err *e, const char *fmt, ...) __attribute__((format(printf
 /* Out of memory, with the number of bytes that were asked for; returns -1. */
 int err_no_memory(struct err *e, unsigned long long bytes);
 
+/* clang's analyser sees one file at a time: tell it that these always return -1. */
+#if defined(__clang_analyzer__) && !defined(ERR_NO_ANALYSER_HINTS)
+#define err_set(...)       (err_set(__VA_ARGS__), -1)
+#define err_reason(...)    (err_reason(__VA_ARGS__), -1)
+#define err_param(...)     (err_param(__VA_ARGS__), -1)
+#define err_prefix(...)    (err_prefix(__VA_ARGS__), -1)
+#define err_no_memory(...) (err_no_memory(__VA_ARGS__), -1)
+#endif
+
 /* Lower-case name of a code ("context_length"), static storage. */
 const char *err_code_name(enum err_code code);
 
