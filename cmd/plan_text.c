@@ -159,7 +159,7 @@ int plan_text_from_config(struct plan *p, const struct config *c, struct err *e)
         }
     }
     if (in_force(p, c, e)) {
-        return err_prefix(e, "compression");
+        return err_prefix(e, config_given(c, "compression") ? "--compression" : "--profile");
     }
     return 0;
 }
