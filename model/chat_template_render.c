@@ -200,17 +200,22 @@ struct content content_of(struct renderer *r, int i)
     return c;
 }
 
+static void add_segments(struct content *c, const struct content *more)
+{
+    for (int i = 0; i < more->n; i++) {
+        c->items[c->n++] = more->items[i];
+    }
+}
+
 struct content content_join(struct renderer *r, const struct content *a, const char *between,
                             const struct content *b)
 {
     struct content c = new_content(r, (size_t)a->n + (size_t)b->n + 1);
     if (c.items) {
-        memcpy(c.items, a->items, (size_t)a->n * sizeof *c.items);
-        c.n = a->n;
+        add_segments(&c, a);
         c.items[c.n++] =
             (struct segment){.type = SEGMENT_JOIN, .text = between, .len = strlen(between)};
-        memcpy(c.items + c.n, b->items, (size_t)b->n * sizeof *c.items);
-        c.n += b->n;
+        add_segments(&c, b);
     }
     return c;
 }

@@ -25,15 +25,23 @@
 #define WS                                                                                         \
     "\\t-\\r "                                                                                     \
     "\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
+/* Letters and numbers of Unicode 15.1 that PCRE2 10.42 (Unicode 14) takes for unassigned:
+ * with them the words are the same whatever release of PCRE2 is installed. */
+#define LETTER                                                                                     \
+    "\\p{L}\\x{1123f}\\x{11240}\\x{11f02}\\x{11f04}-\\x{11f10}\\x{11f12}-\\x{11f33}\\x{1342f}"     \
+    "\\x{13441}-\\x{13446}\\x{1b132}\\x{1b155}\\x{1df25}-\\x{1df2a}\\x{1e030}-\\x{1e06d}"          \
+    "\\x{1e4d0}-\\x{1e4eb}\\x{2b739}\\x{2ebf0}-\\x{2ee5d}\\x{31350}-\\x{323af}"
+#define NUMBER "\\p{N}\\x{11f50}-\\x{11f59}\\x{1d2c0}-\\x{1d2d3}\\x{1e4f0}-\\x{1e4f9}"
+
 #define NO_BLANK_AFTER "(?![^" WS "])"
+#define MARKS          " ?[^" WS LETTER NUMBER "]+"
 #define GPT2_WORDS                                                                                 \
-    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^" WS "\\p{L}\\p{N}]+|[" WS                    \
-    "]+" NO_BLANK_AFTER "|[" WS "]+"
+    "'s|'t|'re|'ve|'m|'ll|'d| ?[" LETTER "]+| ?[" NUMBER "]+|" MARKS "|[" WS "]+" NO_BLANK_AFTER   \
+    "|[" WS "]+"
 #define CONTRACTIONS "'(?:[sS]|[tT]|[rR][eE]|[vV][eE]|[mM]|[lL][lL]|[dD])"
 #define LLAMA3_WORDS(digits)                                                                       \
-    CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits "| ?[^" WS                               \
-                 "\\p{L}\\p{N}]+[\\r\\n]*|[" WS "]*[\\r\\n]+|[" WS "]+" NO_BLANK_AFTER "|[" WS     \
-                 "]+"
+    CONTRACTIONS "|[^\\r\\n" LETTER NUMBER "]?[" LETTER "]+|" digits "|" MARKS "[\\r\\n]*|[" WS    \
+                 "]*[\\r\\n]+|[" WS "]+" NO_BLANK_AFTER "|[" WS "]+"
 
 struct rule {
     const char *name;
@@ -48,20 +56,20 @@ static const struct rule rules[] = {
     {
         .name = "smollm",
         .aliases = {"starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"},
-        .cut = "\\p{N}",
+        .cut = "[" NUMBER "]",
         .words = GPT2_WORDS,
     },
     {
         .name = "llama-bpe",
         .aliases = {"llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"},
-        .words = LLAMA3_WORDS("\\p{N}{1,3}"),
+        .words = LLAMA3_WORDS("[" NUMBER "]{1,3}"),
         .whole_words = true,
         .adds_bos = true,
     },
     {
         .name = "qwen2",
         .aliases = {"deepseek-r1-qwen", "kormo", "f2llmv2", "megrez", "stablelm2"},
-        .words = LLAMA3_WORDS("\\p{N}"),
+        .words = LLAMA3_WORDS("[" NUMBER "]"),
     },
     {
         .name = "gpt-2",

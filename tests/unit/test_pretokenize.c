@@ -81,6 +81,15 @@ TEST(pretokenize_white_space, "blanks are Unicode's White_Space: U+0085 and U+30
     check_words("gpt-2", "? \xe1\xa0\x8e?", 6, "?/ \xe1\xa0\x8e?");
 }
 
+TEST(pretokenize_new_letters, "letters and digits of Unicode 15 are known to every PCRE2")
+{
+    check_words("qwen2",
+                "a\xf0\xb1\x8d\x90"
+                "1",
+                6, "a\xf0\xb1\x8d\x90/1");
+    check_words("llama-bpe", "1\xf0\x91\xbd\x90!", 6, "1\xf0\x91\xbd\x90/!");
+}
+
 TEST(pretokenize_invalid_utf8, "a byte that is not UTF-8 is a word of its own")
 {
     check_words("llama-bpe", "ab\xff\xfe cd", 7, "ab/\xff/\xfe/ cd");

@@ -845,7 +845,9 @@ TEST(tokenizer_arena_ceiling, "an arena that is too small is an error with a rea
     struct err e = ERR_INIT;
     struct token *out;
     int n;
-    CHECK_INT(tokenizer_encode(t, mixed_text, 60, NULL, 0, true, &a, &out, &n, &e), ==, -1);
+    CHECK_INT(
+        tokenizer_encode(t, mixed_text, sizeof mixed_text - 1, NULL, 0, true, &a, &out, &n, &e), ==,
+        -1);
     CHECK_INT(e.code, ==, ERR_NO_MEMORY);
     arena_clear(&a);
     tokenizer_close(t);
