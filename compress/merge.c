@@ -12,6 +12,7 @@
 #include <string.h>
 
 #define LANES 8
+#define TILE  4
 
 float merge_dot(const float *a, const float *b, int n)
 {
@@ -87,27 +88,55 @@ static struct merge_match best_of(const float *score, int n)
     return best;
 }
 
+/* score[TILE, n_b] = cosines of TILE rows with all of b: each value of b is loaded once for
+ * all of them. The sum of each score runs over d in order. */
+static void score_tile(const float *const rows[TILE], const float *units, int n, int n_b,
+                       float *score)
+{
+    float scale[TILE];
+    size_t stride = (size_t)n_b;
+    for (int t = 0; t < TILE; t++) {
+        scale[t] = inverse_norm(rows[t], n);
+    }
+    memset(score, 0, TILE * stride * sizeof *score);
+    for (int d = 0; d < n; d++) {
+        const float *restrict u = units + (size_t)d * stride;
+        float v[TILE];
+        for (int t = 0; t < TILE; t++) {
+            v[t] = rows[t][d] * scale[t];
+        }
+        float *restrict s0 = score;
+        float *restrict s1 = score + stride;
+        float *restrict s2 = score + 2 * stride;
+        float *restrict s3 = score + 3 * stride;
+        for (int j = 0; j < n_b; j++) {
+            s0[j] += v[0] * u[j];
+            s1[j] += v[1] * u[j];
+            s2[j] += v[2] * u[j];
+            s3[j] += v[3] * u[j];
+        }
+    }
+}
+
 int merge_bipartite(const float *x, int n, const int32_t *a, int n_a, const int32_t *b, int n_b,
                     struct merge_match *match, struct arena *scratch, struct err *e)
 {
     float *units = arena_alloc(scratch, (size_t)n_b * (size_t)n, sizeof *units);
-    float *score = arena_alloc(scratch, (size_t)n_b, sizeof *score);
+    float *score = arena_alloc(scratch, TILE * (size_t)n_b, sizeof *score);
     if (!units || !score) {
         return err_no_memory(e, (unsigned long long)n_b * (unsigned long long)n * sizeof *units);
     }
     transpose_units(x, n, b, n_b, units);
-    for (int i = 0; i < n_a; i++) {
-        const float *row = x + (size_t)a[i] * (size_t)n;
-        float scale = inverse_norm(row, n);
-        memset(score, 0, (size_t)n_b * sizeof *score);
-        for (int d = 0; d < n; d++) {
-            const float *t = units + (size_t)d * (size_t)n_b;
-            float v = row[d] * scale;
-            for (int j = 0; j < n_b; j++) {
-                score[j] += v * t[j];
-            }
+    for (int i = 0; i < n_a; i += TILE) {
+        const float *rows[TILE];
+        for (int t = 0; t < TILE; t++) {
+            int row = a[i + t < n_a ? i + t : n_a - 1];
+            rows[t] = x + (size_t)row * (size_t)n;
         }
-        match[i] = best_of(score, n_b);
+        score_tile(rows, units, n, n_b, score);
+        for (int t = 0; t < TILE && i + t < n_a; t++) {
+            match[i + t] = best_of(score + (size_t)t * (size_t)n_b, n_b);
+        }
     }
     return 0;
 }

@@ -437,7 +437,9 @@ static enum MHD_Result complete(struct exchange *ex)
     if (!http_phase(ex, CONN_BUSY, 0)) {
         return MHD_NO;
     }
-    if (ex->route->body && ex->body.len == 0) {
+    bool again = ex->complete; /* resumed: the body may be gone already */
+    ex->complete = true;
+    if (ex->route->body && ex->body.len == 0 && !again) {
         err_reason(&e, ERR_INVALID, "empty_body", "the body is empty");
         return http_answer_error(ex, &e) == HTTP_ANSWERED ? MHD_YES : MHD_NO;
     }

@@ -77,6 +77,7 @@ struct exchange {
     char profile[64]; /* X-Compression; "" = absent */
     uint64_t started_ns;
     bool checked;  /* headers were looked at */
+    bool complete; /* its last byte is there */
     bool answered; /* a response is queued */
     bool cut;      /* answered past libmicrohttpd, in the middle of an upload */
     int status;

@@ -68,6 +68,27 @@ TEST(rows_merge_unequal_mass, "rows of different mass count by their mass")
     arena_clear(&a);
 }
 
+TEST(rows_merge_alone, "a row alone in its group keeps its bytes, whatever its mass")
+{
+    struct arena a;
+    struct err e = ERR_INIT;
+    struct rng g;
+    struct rows r;
+    struct rows before;
+    arena_init(&a, ARENA_MAX);
+    rng_init(&g, test_seed());
+    random_rows(&r, &a, 7, 32, SHAPE_UNIFORM, &g);
+    const int32_t three[] = {0, 0, 0, 1, 2, 2, 2};
+    CHECK_OK(rows_merge(&r, three, 3, &a, &e), e);
+    r.x[0] = -0.0f;
+    copy_rows(&before, &a, &r);
+    const int32_t swap[] = {1, 0, 0};
+    CHECK_OK(rows_merge(&r, swap, 2, &a, &e), e);
+    CHECK(memcmp(r.x + 32, before.x, 32 * sizeof *r.x) == 0);
+    CHECK_DOUBLE(r.mass[1], ==, 3);
+    arena_clear(&a);
+}
+
 TEST(rows_merge_broken_map, "a new row that stands for nothing is an error and changes nothing")
 {
     struct arena a;
