@@ -32,7 +32,9 @@ static void fill_blocks(uint8_t *p, size_t n, enum tensor_type type, struct rng 
         factor[1] = (uint8_t)(0x2a + rng_below(r, 4));
         bool has_minimum = type == TENSOR_Q4_1 || type == TENSOR_Q5_1 || type == TENSOR_Q4_K ||
                            type == TENSOR_Q5_K;
-        factor[3] = has_minimum ? (uint8_t)(0x2a + rng_below(r, 4)) : factor[3];
+        if (has_minimum) {
+            factor[3] = (uint8_t)(0x2a + rng_below(r, 4));
+        }
     }
     for (size_t b = 0; t->block_elements == 1 && b < n; b += (size_t)t->block_bytes) {
         float v = uniform(r);
