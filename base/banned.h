@@ -8,6 +8,8 @@
 #include <string.h>
 #include <time.h>
 
+/* clang with _FORTIFY_SOURCE has it as a macro, which it then refuses to poison */
+#undef sprintf
 #pragma GCC poison strcpy strcat sprintf vsprintf gets strtok strncpy strncat
 #pragma GCC poison atoi atol atof gmtime localtime ctime asctime rand srand
 
