@@ -110,6 +110,22 @@ static void apply(const struct taps *t, int n_dst, const float *src, float *dst,
     }
 }
 
+/* The same for step 4, the sum in one vector register: a large photo goes this way. */
+static void apply4(const struct taps *t, int n_dst, const float *src, float *dst)
+{
+    for (int j = 0; j < n_dst; j++) {
+        const float *w = t->weights + (size_t)j * (size_t)t->max;
+        const float *from = src + (size_t)t->first[j] * 4;
+        float sum[4] = {0};
+        for (int s = 0; s < t->count[j]; s++) {
+            for (int c = 0; c < 4; c++) {
+                sum[c] += w[s] * from[4 * s + c];
+            }
+        }
+        memcpy(dst + (size_t)j * 4, sum, sizeof sum);
+    }
+}
+
 int op_resize_bicubic(const float *src, int src_h, int src_w, float *dst, int dst_h, int dst_w,
                       int channels, float a, int antialias)
 {
@@ -128,8 +144,12 @@ int op_resize_bicubic(const float *src, int src_h, int src_w, float *dst, int ds
     float *middle = ck_mul(row, sizeof *middle, &bytes) ? mem_alloc((size_t)src_h, bytes) : NULL;
     if (middle) {
         for (int y = 0; y < src_h; y++) {
-            apply(&across, dst_w, src + (size_t)y * (size_t)src_w * (size_t)channels,
-                  middle + (size_t)y * row, (size_t)channels);
+            const float *from = src + (size_t)y * (size_t)src_w * (size_t)channels;
+            if (channels == 4) {
+                apply4(&across, dst_w, from, middle + (size_t)y * row);
+            } else {
+                apply(&across, dst_w, from, middle + (size_t)y * row, (size_t)channels);
+            }
         }
         apply(&down, dst_h, middle, dst, row);
     }
