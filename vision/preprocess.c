@@ -20,21 +20,30 @@ static uint8_t to_byte(float v)
     return v <= 0 ? 0 : v >= 255 ? 255 : (uint8_t)(v + 0.5f);
 }
 
-/* across [im->height, width, 3], rounded and clipped: Pillow keeps bytes between the two
+/* rows [n, 3] bytes -> [n, 4] floats: with a fourth channel a pixel is one vector. */
+static void widen(const uint8_t *rgb, size_t n, float *out)
+{
+    for (size_t i = 0; i < n; i++) {
+        out[4 * i] = (float)rgb[3 * i];
+        out[4 * i + 1] = (float)rgb[3 * i + 1];
+        out[4 * i + 2] = (float)rgb[3 * i + 2];
+        out[4 * i + 3] = 0;
+    }
+}
+
+/* across [im->height, width, 4], rounded and clipped: Pillow keeps bytes between the two
  * passes, so overshoot at an edge does not reach the second one. */
 static int resize_across(const struct image *im, int width, float *across, float *stripe)
 {
     for (int y = 0; y < im->height; y += STRIPE_ROWS) {
         int rows = im->height - y < STRIPE_ROWS ? im->height - y : STRIPE_ROWS;
-        const uint8_t *from = im->rgb + (size_t)y * (size_t)im->width * 3;
-        float *to = across + (size_t)y * (size_t)width * 3;
-        for (size_t i = 0; i < (size_t)rows * (size_t)im->width * 3; i++) {
-            stripe[i] = (float)from[i];
-        }
-        if (op_resize_bicubic(stripe, rows, im->width, to, rows, width, 3, PILLOW_A, 1)) {
+        float *to = across + (size_t)y * (size_t)width * 4;
+        widen(im->rgb + (size_t)y * (size_t)im->width * 3, (size_t)rows * (size_t)im->width,
+              stripe);
+        if (op_resize_bicubic(stripe, rows, im->width, to, rows, width, 4, PILLOW_A, 1)) {
             return -1;
         }
-        for (size_t i = 0; i < (size_t)rows * (size_t)width * 3; i++) {
+        for (size_t i = 0; i < (size_t)rows * (size_t)width * 4; i++) {
             to[i] = (float)to_byte(to[i]);
         }
     }
@@ -69,9 +78,11 @@ static void paste(const struct frame *f, const float *pixels, int size, uint8_t 
     }
     for (int y = 0; y < f->height; y++) {
         uint8_t *to = rgb + ((size_t)(f->y + y) * (size_t)size + (size_t)f->x) * 3;
-        const float *from = pixels + (size_t)y * (size_t)f->width * 3;
-        for (int i = 0; i < f->width * 3; i++) {
-            to[i] = to_byte(from[i]);
+        const float *from = pixels + (size_t)y * (size_t)f->width * 4;
+        for (int x = 0; x < f->width; x++, to += 3, from += 4) {
+            to[0] = to_byte(from[0]);
+            to[1] = to_byte(from[1]);
+            to[2] = to_byte(from[2]);
         }
     }
 }
@@ -82,16 +93,16 @@ int preprocess_resize(const struct clip_params *p, const struct image *im, uint8
     struct frame f = frame_of(p, im);
     size_t stripe_floats;
     size_t across_floats;
-    if (!ck_mul((size_t)im->width * 3, STRIPE_ROWS, &stripe_floats) ||
-        !ck_mul((size_t)im->height, (size_t)f.width * 3, &across_floats)) {
+    if (!ck_mul((size_t)im->width * 4, STRIPE_ROWS, &stripe_floats) ||
+        !ck_mul((size_t)im->height, (size_t)f.width * 4, &across_floats)) {
         return err_no_memory(e, ~0ull);
     }
     float *stripe = mem_alloc(stripe_floats, sizeof *stripe);
     float *across = mem_alloc(across_floats, sizeof *across);
-    float *done = mem_alloc((size_t)f.width * (size_t)f.height * 3, sizeof *done);
+    float *done = mem_alloc((size_t)f.width * (size_t)f.height * 4, sizeof *done);
     int failed =
         !stripe || !across || !done || resize_across(im, f.width, across, stripe) ||
-        op_resize_bicubic(across, im->height, f.width, done, f.height, f.width, 3, PILLOW_A, 1);
+        op_resize_bicubic(across, im->height, f.width, done, f.height, f.width, 4, PILLOW_A, 1);
     if (!failed) {
         paste(&f, done, p->image_size, rgb);
     }
