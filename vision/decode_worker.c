@@ -31,7 +31,7 @@
 #define RECEIVE_BYTES     ((size_t)256 << 10)
 
 struct helper {
-    pid_t pid; /* 0 = not running */
+    _Atomic pid_t pid; /* 0 = not running; written by whom it is lent to */
     int fd;
     bool lent;
     int deaths_in_a_row;
@@ -193,16 +193,17 @@ static int start_helper(struct helper *h, struct err *e)
     }
     /* dup2 onto itself would keep close-on-exec. */
     int far = fd[1] == DECODE_WORKER_FD ? fcntl(fd[1], F_DUPFD_CLOEXEC, 4) : fd[1];
-    int failed = far < 0 ? errno : run_this_program(far, &h->pid);
+    pid_t pid = 0;
+    int failed = far < 0 ? errno : run_this_program(far, &pid);
     if (far != fd[1] && far >= 0) {
         close(far);
     }
     close(fd[1]);
     if (failed) {
         close(fd[0]);
-        h->pid = 0;
         return cannot_start(e, failed);
     }
+    h->pid = pid;
     h->fd = fd[0];
     struct decode_hello hello;
     if (!receive_all(h->fd, &hello, sizeof hello, clock_ms() + START_DEADLINE_MS) ||
