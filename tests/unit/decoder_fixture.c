@@ -5,6 +5,7 @@
 #include "tests/test.h"
 
 #include <stdio.h>
+#include <string.h>
 
 void fixture_open(struct fixture *f, const char *path, int n_threads)
 {
@@ -33,14 +34,106 @@ void fixture_close(struct fixture *f)
     gguf_close(f->g);
 }
 
+/* ---- caches in fp32 ---- */
+
+/* One plane of keys or values and its fp32 twin. Kernels have no context, and each test
+ * is a process of its own: so these are globals. */
+static struct plane {
+    const uint16_t *half;
+    size_t n;
+    float *exact;
+} planes[64];
+static int n_planes;
+static struct kernels exact_kernels;
+static const struct kernels *real_kernels;
+
+static float *exact_at(const uint16_t *half)
+{
+    for (int i = 0; i < n_planes; i++) {
+        if (half >= planes[i].half && half < planes[i].half + planes[i].n) {
+            return planes[i].exact + (half - planes[i].half);
+        }
+    }
+    FAIL("a half-precision operand that is in no cache");
+}
+
+static float exact_dot(const uint16_t *a, const float *b, int n)
+{
+    return real_kernels->dot_f32(exact_at(a), b, n);
+}
+
+static void exact_axpy(float *y, const uint16_t *x, float scale, int n)
+{
+    real_kernels->axpy_f32(y, exact_at(x), scale, n);
+}
+
+static void exact_store(uint16_t *y, const float *x, int n)
+{
+    memcpy(exact_at(y), x, (size_t)n * sizeof *x);
+}
+
+static void exact_load(float *y, const uint16_t *x, int n)
+{
+    memcpy(y, exact_at(x), (size_t)n * sizeof *y);
+}
+
+void fixture_exact_kv(struct fixture *f)
+{
+    real_kernels = f->compute.kernels;
+    exact_kernels = *real_kernels;
+    exact_kernels.dot_f16 = exact_dot;
+    exact_kernels.axpy_f16 = exact_axpy;
+    exact_kernels.f32_to_f16 = exact_store;
+    exact_kernels.f16_to_f32 = exact_load;
+    f->compute.kernels = &exact_kernels;
+    f->exact_kv = true;
+}
+
+static void add_plane(const uint16_t *half, size_t n)
+{
+    CHECK_INT(n_planes, <, 64);
+    planes[n_planes] = (struct plane){half, n, mem_alloc(n, sizeof(float))};
+    CHECK(planes[n_planes].exact);
+    n_planes++;
+}
+
+static void remove_plane(const uint16_t *half)
+{
+    for (int i = 0; i < n_planes; i++) {
+        if (planes[i].half == half) {
+            mem_free(planes[i].exact);
+            planes[i] = planes[--n_planes];
+            return;
+        }
+    }
+}
+
 struct kv_cache fixture_kv(const struct fixture *f, const int *cutoffs, int n_cutoffs, int capacity)
 {
     struct err e = ERR_INIT;
     struct kv_cache kv;
     struct kv_shape shape = decoder_kv_shape(f->d);
     CHECK_OK(kv_init(&kv, &shape, cutoffs, n_cutoffs, capacity, &e), e);
+    for (int i = 0; f->exact_kv && i < kv.n_groups; i++) {
+        const struct kv_group *g = &kv.group[i];
+        size_t n = (size_t)g->n_layer * (size_t)shape.n_head_kv * (size_t)capacity *
+                   (size_t)shape.head_dim;
+        add_plane(g->k, n);
+        add_plane(g->v, n);
+    }
     return kv;
 }
+
+void fixture_kv_clear(struct kv_cache *kv)
+{
+    for (int i = 0; i < kv->n_groups; i++) {
+        remove_plane(kv->group[i].k);
+        remove_plane(kv->group[i].v);
+    }
+    kv_clear(kv);
+}
+
+/* ---- passes ---- */
 
 struct rows fixture_rows(struct fixture *f, const token_id *ids, int n, int first)
 {

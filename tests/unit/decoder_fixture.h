@@ -16,14 +16,22 @@ struct fixture {
     struct arena rows;    /* rows of the sequences under test */
     struct arena scratch; /* of the passes */
     const struct decoder_info *info;
+    bool exact_kv; /* see fixture_exact_kv */
 };
 
 void fixture_open(struct fixture *f, const char *path, int n_threads);
 void fixture_close(struct fixture *f);
 
-/* A cache for this model, empty. */
+/* Swaps the half-precision kernels for ones that keep what the caches hold in fp32 beside
+ * them, so that two computations of the same thing can be compared to 1e-4: otherwise a
+ * difference of 1e-6 now and then rounds a key the other way, which is 5e-4 of it. The
+ * code under test is the same. */
+void fixture_exact_kv(struct fixture *f);
+
+/* A cache for this model, empty; with fixture_exact_kv only these may be used. */
 struct kv_cache fixture_kv(const struct fixture *f, const int *cutoffs, int n_cutoffs,
                            int capacity);
+void fixture_kv_clear(struct kv_cache *kv);
 /* Embedded rows of ids at positions first, first + 1, ... */
 struct rows fixture_rows(struct fixture *f, const token_id *ids, int n, int first);
 /* One slice in one pass; the test fails when the pass does. */

@@ -29,7 +29,7 @@ static void check_family(const char *name, int n_threads)
     printf("      %-22s NMSE prompt %.2g, decode %.2g\n", name, nmse_prompt, nmse_decode);
     CHECK_DOUBLE(nmse_prompt, <=, NMSE_MAX);
     CHECK_DOUBLE(nmse_decode, <=, NMSE_MAX);
-    kv_clear(&kv);
+    fixture_kv_clear(&kv);
     mem_free(got);
     tiny_close(&t);
 }

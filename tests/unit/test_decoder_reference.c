@@ -132,7 +132,7 @@ static void check_case(struct fixture *f, const cJSON *json)
     check_top10(&c, last, n_vocab);
     check_nll(&c, logits, n_vocab);
     check_greedy(f, &c, &kv, last);
-    kv_clear(&kv);
+    fixture_kv_clear(&kv);
     mem_free(logits);
     mem_free(c.ids);
 }
@@ -176,7 +176,7 @@ static void capital_logits(struct fixture *f, const char *ids_path, float **got,
     for (int64_t i = 0; i < shape[0] * shape[1]; i++) {
         (*got)[i] = all[(i / shape[1]) * f->info->n_vocab + (int64_t)columns[i]];
     }
-    kv_clear(&kv);
+    fixture_kv_clear(&kv);
     mem_free(all);
     mem_free(columns);
     mem_free(c.ids);
