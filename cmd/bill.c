@@ -14,11 +14,14 @@ static void print_packing(const struct report *report, struct buf *out)
     const char *separator = ": ";
     for (int m = 0; m < MODALITY_COUNT; m++) {
         const struct report_stage *s = &report->modality[m];
-        if (s->method) {
-            buf_printf(out, "%s%s %d -> %d by %s", separator, modality_name((enum modality)m),
-                       s->rows_in, s->rows_out, s->method);
-            separator = ", ";
+        if (!s->method) {
+            continue;
         }
+        buf_printf(out, "%s%s %d", separator, modality_name((enum modality)m), s->rows_in);
+        if (s->rows_out != s->rows_in) {
+            buf_printf(out, " -> %d by %s", s->rows_out, s->method);
+        }
+        separator = ", ";
     }
     for (int i = 0; i < report->n_skipped; i++) {
         buf_printf(out, "%s%s skipped: %s", separator, stage_name(report->skipped[i].stage),

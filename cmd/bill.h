@@ -5,7 +5,7 @@
 #include "base/buf.h"
 #include "engine/engine.h"
 
-/* packed   292 -> 100 rows (2.9x): image 256 -> 64 by tome, text 36 -> 36 by cosine
+/* packed   292 -> 100 rows (2.9x): image 256 -> 64 by tome, text 36
  * time     ...
  * memory   ...  */
 void bill_print(const struct job_result *r, struct buf *out);
