@@ -10,6 +10,7 @@
 
 #include "model/chat_template_impl.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static const struct chat_template templates[] = {

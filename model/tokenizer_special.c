@@ -12,6 +12,7 @@
 #include "base/alloc.h"
 #include "model/tokenizer_impl.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static int compare_texts(const struct token_text *a, const struct token_text *b)
