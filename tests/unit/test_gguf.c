@@ -325,6 +325,7 @@ static const struct spec specs[] = {
     {.name = "bad_n_tensors_wrap",
      .want = "number of tensors",
      .n_tensors_claimed = UINT64_MAX / 152 + 2},
+    {.name = "one_tensor_too_many", .want = "number of tensors is 1", .n_tensors_claimed = 1},
     {.name = "bad_n_kv", .want = "number of metadata entries", .n_entries_claimed = UINT64_MAX},
     {.name = "one_kv_too_many", .want = "needs", .entries = rich, .n_entries_claimed = 16},
     /* metadata */
