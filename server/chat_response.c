@@ -121,6 +121,14 @@ static void render_compression(struct json_writer *w, const struct report *r)
     json_end_object(w);
 }
 
+/* Of the rows that were run, so that the parts add up to prompt_tokens. */
+static int image_tokens(const struct job_result *r)
+{
+    const struct report_stage *s = &r->report.modality[MODALITY_IMAGE];
+    int n = s->method ? s->rows_out : r->image_rows;
+    return n < r->prompt_rows ? n : r->prompt_rows;
+}
+
 void render_usage(struct json_writer *w, const struct job_result *r)
 {
     json_key(w, "usage");
@@ -131,8 +139,8 @@ void render_usage(struct json_writer *w, const struct job_result *r)
     json_key(w, "prompt_tokens_details");
     json_begin_object(w);
     member_int(w, "cached_tokens", r->cached_rows);
-    member_int(w, "text_tokens", r->text_rows);
-    member_int(w, "image_tokens", r->image_rows);
+    member_int(w, "text_tokens", r->prompt_rows - image_tokens(r));
+    member_int(w, "image_tokens", image_tokens(r));
     json_end_object(w);
     render_compression(w, &r->report);
     json_end_object(w);
