@@ -238,7 +238,9 @@ static int search(struct search *s, struct err *e)
     if (choose(s, e)) {
         return -1;
     }
-    qsort(s->found, s->n_found, sizeof *s->found, compare_places);
+    if (s->n_found) {
+        qsort(s->found, s->n_found, sizeof *s->found, compare_places);
+    }
     return 0;
 }
 

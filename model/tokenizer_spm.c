@@ -108,17 +108,20 @@ static int32_t split(struct spm_text *w, size_t len)
     return n;
 }
 
+static size_t put_blank(char *out)
+{
+    for (size_t i = 0; i < BLANK_LEN; i++) {
+        out[i] = BLANK[i];
+    }
+    return BLANK_LEN;
+}
+
 static size_t escape(const char *text, size_t len, bool prefix, char *out)
 {
-    size_t n = 0;
-    if (prefix) {
-        memcpy(out, BLANK, BLANK_LEN);
-        n = BLANK_LEN;
-    }
+    size_t n = prefix ? put_blank(out) : 0;
     for (size_t i = 0; i < len; i++) {
         if (text[i] == ' ') {
-            memcpy(out + n, BLANK, BLANK_LEN);
-            n += BLANK_LEN;
+            n += put_blank(out + n);
         } else {
             out[n++] = text[i];
         }

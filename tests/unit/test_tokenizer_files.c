@@ -124,7 +124,8 @@ TEST(tokenizer_refuses_texts, "texts over 64 KiB, equal texts, odd types, bytes 
     types[4] = 7;
     put_vocab(&w, "llama", &s);
     check_refused(&w, "token 4 has type 7");
-    static const char *const bad[] = {"<0x-1>", "<0x1>", "<0x123>", "<0xG0>", "0x41", "<0x 1>"};
+    static const char *const bad[] = {"<0x-1>", "<0x1>", "<0x123>", "<0x41>x",
+                                      "<0xG0>", "0x41",  "<0x 1>"};
     types[4] = TOKEN_BYTE;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         tokens[4] = bad[i];
