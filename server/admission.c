@@ -46,6 +46,7 @@ struct slot *admission_enter(struct admission *a, struct MHD_Connection *mhd)
         slot->mhd = mhd;
         slot->rung = false;
         slot->suspended = false;
+        slot->held = false;
         pthread_mutex_unlock(&slot->lock);
     }
     return slot;
@@ -63,15 +64,38 @@ void admission_leave(struct admission *a, struct slot *slot)
     pthread_mutex_unlock(&a->lock);
 }
 
+/* Under the lock. */
+static void ring(struct slot *slot)
+{
+    slot->rung = true;
+    if (slot->suspended && !slot->held && slot->mhd) {
+        slot->suspended = false;
+        MHD_resume_connection(slot->mhd);
+    }
+}
+
 void slot_ring(void *arg)
 {
     struct slot *slot = arg;
     pthread_mutex_lock(&slot->lock);
-    slot->rung = true;
-    if (slot->suspended && slot->mhd) {
-        slot->suspended = false;
-        MHD_resume_connection(slot->mhd);
-    }
+    ring(slot);
+    pthread_mutex_unlock(&slot->lock);
+}
+
+void slot_hold(struct slot *slot)
+{
+    pthread_mutex_lock(&slot->lock);
+    slot->held = true;
+    slot->suspended = true;
+    MHD_suspend_connection(slot->mhd);
+    pthread_mutex_unlock(&slot->lock);
+}
+
+void slot_unhold(struct slot *slot)
+{
+    pthread_mutex_lock(&slot->lock);
+    slot->held = false;
+    ring(slot);
     pthread_mutex_unlock(&slot->lock);
 }
 

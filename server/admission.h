@@ -16,6 +16,7 @@ struct slot {
     pthread_mutex_t lock;
     struct MHD_Connection *mhd; /* NULL = free */
     bool rung, suspended;
+    bool held; /* a worker has the exchange: rings are kept, nobody is resumed */
     struct slot *next_free;
 };
 
@@ -32,6 +33,12 @@ void admission_clear(struct admission *a);
 /* NULL: all slots are taken. */
 struct slot *admission_enter(struct admission *a, struct MHD_Connection *mhd);
 void admission_leave(struct admission *a, struct slot *slot);
+
+/* On the event loop: suspends the connection until slot_unhold, whoever rings meanwhile;
+ * then a worker may use its exchange. */
+void slot_hold(struct slot *slot);
+/* On the worker, as its last act: resumes. The exchange may be gone when this returns. */
+void slot_unhold(struct slot *slot);
 
 /* From any thread: resumes the connection if it is suspended, else makes the next
  * slot_wait return at once. The argument is a struct slot. */

@@ -162,9 +162,7 @@ void chat_prepare(void *exchange)
     if (parse_and_submit(ex, &e)) {
         ex->chat->error = e;
     }
-    /* From here on the event loop may end the exchange at any time. */
-    atomic_store(&ex->preparing, false);
-    slot_ring(slot);
+    slot_unhold(slot);
 }
 
 /* -- events -------------------------------------------------------------------------------- */
@@ -406,14 +404,11 @@ static enum http_next start(struct exchange *ex)
                     e.code == ERR_BUSY ? "reason=\"queue_full\"" : "reason=\"unavailable\"", 1);
         return http_answer_error(ex, &e);
     }
-    atomic_store(&ex->preparing, true);
-    while (!slot_wait(ex->slot)) { /* suspended before the worker can ring; late rings for
-                                      whoever had the slot before are swallowed */
-    }
+    struct slot *slot = ex->slot;
+    slot_hold(slot); /* suspended before the worker can resume */
     if (!workers_push(ex->server->workers, ex)) {
         err_reason(&ex->chat->error, ERR_BUSY, "queue_full", "too many requests; try again later");
-        atomic_store(&ex->preparing, false);
-        slot_ring(ex->slot);
+        slot_unhold(slot);
     }
     return HTTP_WAIT;
 }
@@ -434,9 +429,6 @@ enum http_next chat_handle(struct exchange *ex)
         return start(ex);
     }
     do {
-        if (atomic_load(&ex->preparing)) {
-            continue; /* a late ring; the worker's is still to come */
-        }
         if (atomic_load(&ex->gone)) {
             return HTTP_CLOSE;
         }

@@ -29,7 +29,7 @@ static void expire(struct conn *c, const char *label, const char *answer)
 static void give_up(struct exchange *ex)
 {
     atomic_store(&ex->gone, true);
-    if (ex->slot && !atomic_load(&ex->preparing)) {
+    if (ex->slot) {
         slot_ring(ex->slot);
     }
 }
@@ -54,8 +54,7 @@ static void watch_busy(struct conn *c, uint64_t now)
     }
     if (peer_left(c->fd)) {
         give_up(ex);
-    } else if (ex->slot && !atomic_load(&ex->preparing) &&
-               (due(&ex->ping_ns, now) || due(&ex->expire_ns, now))) {
+    } else if (ex->slot && (due(&ex->ping_ns, now) || due(&ex->expire_ns, now))) {
         slot_ring(ex->slot);
     }
 }

@@ -119,9 +119,7 @@ static int ring_all(struct server *s)
     for (struct conn *c = s->conns; c; c = c->next) {
         if (c->ex && c->ex->slot) {
             n++;
-            if (!atomic_load(&c->ex->preparing)) {
-                slot_ring(c->ex->slot);
-            }
+            slot_ring(c->ex->slot);
         }
     }
     pthread_mutex_unlock(&s->conns_lock);

@@ -91,7 +91,6 @@ struct exchange {
     _Atomic(struct slot *) slot;
     struct chat_run *chat;
     _Atomic bool gone;          /* the client left, or reads too slowly */
-    _Atomic bool preparing;     /* a worker has it */
     _Atomic uint64_t ping_ns;   /* when silence is to be broken; 0 = never */
     _Atomic uint64_t expire_ns; /* when waiting in the queue ends; 0 = never */
 };
