@@ -259,7 +259,8 @@ TEST(family_refuses, "what the graph has no place for is refused, never ignored"
     CHECK_TABLE(neutral);
 }
 
-TEST(family_tensors_fit, "fewer layers than the file has leave tensors without a place; more miss some")
+TEST(family_tensors_fit,
+     "fewer layers than the file has leave tensors without a place; more miss some")
 {
     struct err e = ERR_INIT;
     struct gguf *g = open_with("llama-bpe", "llama.block_count", "u 1");
