@@ -27,6 +27,8 @@ ROOT = Path(__file__).resolve().parents[2]
 BINARY = os.environ.get("TAMP_BINARY", str(ROOT / "tamp"))
 MODEL = ROOT / "models/SmolLM2-135M-Instruct.Q4_1.gguf"
 MMPROJ = ROOT / "models/mmproj-dinov2-s14-smollm2.gguf"
+# A small model with random weights, in the repository: for tests of the server alone.
+TINY = ROOT / "tests/golden/tiny/llama-bpe.gguf"
 PICTURE = ROOT / "tests/golden/picture_224.png"
 CHAT = "/v1/chat/completions"
 READY_S = 120  # loading on a busy machine
@@ -41,11 +43,14 @@ def free_port() -> int:
 class Server:
     """`tamp serve` on a free port; ended with SIGTERM, its log kept for failures."""
 
-    def __init__(self, *flags: str, wait: bool = True, vision: bool = True) -> None:
+    def __init__(self, *flags: str, wait: bool = True, vision: bool = True, tiny: bool = False) -> None:
         self.port = free_port()
         self.log = tempfile.NamedTemporaryFile(prefix="tamp-", suffix=".log")
-        command = [BINARY, "serve", "--port", str(self.port), "--model", str(MODEL)]
-        if vision:
+        command = [BINARY, "serve", "--port", str(self.port)]
+        command += ["--model", str(TINY if tiny else MODEL)]
+        if tiny:
+            command += ["--chat-template", "chatml"]
+        elif vision:
             command += ["--mmproj", str(MMPROJ)]
         self.process = subprocess.Popen(
             command + list(flags), stdout=self.log, stderr=self.log, cwd=ROOT
