@@ -1,9 +1,8 @@
 /* `tamp serve`: configuration -> engine and server, then wait for a signal.
  *
  * The server listens at once (/health answers 503 while loading); the engine is opened
- * on a thread of its own, so that this thread can hear a signal at any time. SIGTERM and
- * SIGINT are blocked in every thread and taken here by sigtimedwait: the first drains,
- * the second ends the process at once. */
+ * on a thread of its own, so that this thread can hear a signal at any time: the first
+ * SIGTERM or SIGINT drains, the second ends the process at once. */
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "cmd/commands.h"
@@ -15,9 +14,12 @@
 #include "vision/image.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -42,38 +44,38 @@ void cmd_serve_help(struct buf *out)
 
 /* -- signals ------------------------------------------------------------------------- */
 
-static void signal_set(sigset_t *set)
+/* The handler may run on any thread, also on those that libraries started before main
+ * (OpenBLAS does), so it only writes a byte for the thread that waits. */
+static int signal_pipe[2] = {-1, -1};
+
+static void on_signal(int number)
 {
-    sigemptyset(set);
-    sigaddset(set, SIGINT);
-    sigaddset(set, SIGTERM);
+    int saved = errno;
+    char byte = (char)number;
+    ssize_t written = write(signal_pipe[1], &byte, 1);
+    (void)written; /* a full pipe holds enough signals already */
+    errno = saved;
 }
 
-/* Before any thread starts: they inherit the mask. */
-static void block_signals(void)
+static int catch_signals(struct err *e)
 {
-    sigset_t set;
-    signal_set(&set);
-    pthread_sigmask(SIG_BLOCK, &set, NULL);
-    signal(SIGPIPE, SIG_IGN);
+    struct sigaction catch = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    struct sigaction ignore = {.sa_handler = SIG_IGN};
+    if (pipe2(signal_pipe, O_CLOEXEC | O_NONBLOCK) || sigaction(SIGINT, &catch, NULL) ||
+        sigaction(SIGTERM, &catch, NULL) || sigaction(SIGPIPE, &ignore, NULL)) {
+        return err_set(e, ERR_IO, "cannot prepare for signals: %s", strerror(errno));
+    }
+    return 0;
 }
 
 /* True when a signal came within timeout_ms (-1 = wait for ever). */
 static bool signal_came(int timeout_ms)
 {
-    sigset_t set;
-    const struct timespec t = {.tv_sec = timeout_ms / 1000,
-                               .tv_nsec = timeout_ms % 1000 * 1000000L};
-    signal_set(&set);
-    for (;;) {
-        int got = timeout_ms < 0 ? sigwaitinfo(&set, NULL) : sigtimedwait(&set, NULL, &t);
-        if (got > 0) {
-            return true;
-        }
-        if (errno != EINTR) {
-            return false;
-        }
+    struct pollfd p = {.fd = signal_pipe[0], .events = POLLIN};
+    char byte;
+    while (poll(&p, 1, timeout_ms) < 0 && errno == EINTR) {
     }
+    return read(signal_pipe[0], &byte, 1) == 1;
 }
 
 static void exit_at_once(void)
@@ -182,7 +184,8 @@ static int serve_until_signal(const struct config *c, const struct plan *plan, s
     if (loaded) {
         server_attach_engine(s, l.engine);
         greet(c, l.engine, plan, server_port(s));
-        signal_came(-1);
+        while (!signal_came(-1)) {
+        }
         drain(s, c->drain_timeout_s);
     }
     server_stop(s);
@@ -199,8 +202,10 @@ static int serve(const struct config *c)
     if (plan_text_from_config(&plan, c, &e)) {
         return cmd_fail("serve", EXIT_USAGE, &e);
     }
-    block_signals();
     harden();
+    if (catch_signals(&e)) {
+        return cmd_fail("serve", EXIT_FAILED, &e);
+    }
     if (*c->mmproj && image_worker_start(&e)) {
         return cmd_fail("serve", EXIT_FAILED, &e);
     }

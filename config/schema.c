@@ -268,24 +268,31 @@ int schema_env(struct schema_values *v, struct err *e)
     return 0;
 }
 
+/* The option whose variable differs by one or two letters from the one of `len` letters;
+ * NULL when none does, or when it is the variable of an option itself. */
+static const char *typo_of(const struct schema *s, const char *variable, size_t len)
+{
+    const char *near = NULL;
+    for (int i = 0; i < s->n; i++) {
+        char name[NAME_MAX_LEN + 8];
+        schema_env_name(s->options[i].name, name, sizeof name);
+        int d = schema_distance(variable, len, name, strlen(name));
+        if (d == 0) {
+            return NULL;
+        }
+        if (d <= 2) {
+            near = s->options[i].name;
+        }
+    }
+    return near;
+}
+
 const char *schema_env_typo(const struct schema *s, const char **meant)
 {
     for (char **p = environ; p && *p; p++) {
         size_t len = strcspn(*p, "=");
-        if (strncmp(*p, "TAMP_", 5) != 0) {
-            continue;
-        }
-        for (int i = 0; i < s->n; i++) {
-            char name[NAME_MAX_LEN + 8];
-            schema_env_name(s->options[i].name, name, sizeof name);
-            int d = schema_distance(*p, len, name, strlen(name));
-            if (d == 0) {
-                break;
-            }
-            if (d <= 2) {
-                *meant = s->options[i].name;
-                return *p;
-            }
+        if (strncmp(*p, "TAMP_", 5) == 0 && (*meant = typo_of(s, *p, len)) != NULL) {
+            return *p;
         }
     }
     return NULL;

@@ -96,6 +96,17 @@ TEST(config_precedence, "flags > environment > file > defaults")
     unlink(path);
 }
 
+TEST(config_variables_are_no_typos, "TAMP_PORT is not a misspelt TAMP_HOST")
+{
+    const char *meant = NULL;
+    setenv("TAMP_PORT", "1", 1);
+    setenv("TAMP_HOST", "127.0.0.1", 1);
+    CHECK(schema_env_typo(config_schema(), &meant) == NULL);
+    setenv("TAMP_PROT", "1", 1);
+    CHECK(schema_env_typo(config_schema(), &meant) != NULL);
+    CHECK_STR(meant, "port");
+}
+
 TEST(config_file_from_environment, "TAMP_CONFIG names the file; the file cannot name another")
 {
     struct config c;
