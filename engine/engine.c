@@ -36,6 +36,8 @@ static void *worker_main(void *arg)
             admitted[n_admitted++] = j;
         }
         bool stop = en->stopping;
+        /* under the lock: engine_stats must not see work without a fresh time */
+        atomic_store(&en->last_step_ns, clock_ns());
         pthread_mutex_unlock(&en->lock);
         if (stop) {
             return NULL;
