@@ -60,7 +60,10 @@ def greedy(url: str, content: object, n: int, extra: dict) -> list[tuple[str, fl
     }
     answer = post(url, body)
     out = []
+    # llama-server lists the end-of-turn token with an empty text; OpenAI and tamp do not.
     for item in answer["choices"][0]["logprobs"]["content"]:
+        if item["token"] == "":
+            continue
         top = item["top_logprobs"]
         margin = top[0]["logprob"] - top[1]["logprob"] if len(top) > 1 else float("inf")
         out.append((item["token"], margin))
