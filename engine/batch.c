@@ -1,11 +1,12 @@
-/* Who runs in the next pass. A step is one picture through the tower, or one pass of
- * the decoder that mixes the next rows of all running answers with one chunk of one
- * prompt. Cancellation is looked at before every step, so a client that leaves frees
- * its slot within one. Engine thread only. */
+/* Who runs in the next pass. A step is one picture through the tower, and one pass of
+ * the decoder over the next rows of all running answers and one chunk of one prompt. Cancellation
+ * is looked at before every step, so a client that leaves frees its slot within one. Engine thread
+ * only. */
 #include "engine/engine_impl.h"
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "tensor/weight.h"
 
 #include <string.h>
 
@@ -261,7 +262,7 @@ struct pass {
     struct job *jobs[ENGINE_MAX_PARALLEL];
     struct report reports[ENGINE_MAX_PARALLEL]; /* as before the pass */
     int n;
-    int prefill_rows; /* rows of the one prompt chunk, 0 = none */
+    int prefill_rows; /* rows of the one prompt chunk, the last slice; 0 = none */
 };
 
 static int add_decode(struct engine *en, struct pass *p, struct job *j, struct err *e)
@@ -325,13 +326,13 @@ static int after_pass(struct engine *en, const struct pass *p, int i, double ms,
     return take_token(en, j, j->logits, e);
 }
 
-static void run_pass(struct engine *en, struct pass *p);
+static void run_part(struct engine *en, struct pass *p, int first, int n);
 
 /* A pass failed (no memory, a row that is not a number): only the request that caused it
  * may suffer, so each gets a pass of its own. The kv caches are as before the failure. */
-static void run_each_alone(struct engine *en, const struct pass *failed)
+static void run_each_alone(struct engine *en, const struct pass *failed, int first, int n)
 {
-    for (int i = 0; i < failed->n; i++) {
+    for (int i = first; i < first + n; i++) {
         struct pass one = {.n = 0};
         struct job *j = failed->jobs[i];
         struct err e = ERR_INIT;
@@ -341,32 +342,44 @@ static void run_each_alone(struct engine *en, const struct pass *failed)
         if (rc) {
             batch_finish(en, j, &e);
         } else {
-            run_pass(en, &one);
+            run_part(en, &one, 0, 1);
         }
     }
 }
 
-static void run_pass(struct engine *en, struct pass *p)
+static void run_part(struct engine *en, struct pass *p, int first, int n)
 {
-    if (p->n == 0) {
-        return;
-    }
     double begin = clock_ms();
     struct err e = ERR_INIT;
-    if (decoder_run(en->decoder, p->slices, p->n, &en->compute, &en->scratch, &e)) {
-        if (p->n > 1) {
-            run_each_alone(en, p);
+    if (decoder_run(en->decoder, p->slices + first, n, &en->compute, &en->scratch, &e)) {
+        if (n > 1) {
+            run_each_alone(en, p, first, n);
         } else {
-            batch_finish(en, p->jobs[0], &e);
+            batch_finish(en, p->jobs[first], &e);
         }
         return;
     }
     double ms = clock_ms() - begin;
-    for (int i = 0; i < p->n; i++) {
+    for (int i = first; i < first + n; i++) {
         struct err own = ERR_INIT;
         if (after_pass(en, p, i, ms, &own)) {
             batch_finish(en, p->jobs[i], &own);
         }
+    }
+}
+
+/* Answers go through the decoder a few at a time and the prompt chunk by itself: so many
+ * rows keep their bits whoever is beside them, and the same request gives the same tokens
+ * alone and in any batch. The chunk is the last slice. */
+static void run_pass(struct engine *en, struct pass *p)
+{
+    int n_decode = p->prefill_rows > 0 ? p->n - 1 : p->n;
+    for (int first = 0; first < n_decode; first += WEIGHT_EXACT_ROWS) {
+        int left = n_decode - first;
+        run_part(en, p, first, left < WEIGHT_EXACT_ROWS ? left : WEIGHT_EXACT_ROWS);
+    }
+    if (p->prefill_rows > 0) {
+        run_part(en, p, p->n - 1, 1);
     }
 }
 

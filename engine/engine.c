@@ -306,6 +306,7 @@ void engine_stats(struct engine *en, struct engine_stats *out)
         .n_done = en->n_done,
         .n_cancelled = en->n_cancelled,
         .n_failed = en->n_failed,
+        .image_worker_restarts = image_worker_restarts(),
     };
     pthread_mutex_unlock(&en->lock);
 }

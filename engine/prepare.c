@@ -12,6 +12,8 @@
 /* The first tokens of a sequence draw attention whatever they say ("attention sink",
  * compression.md section 6): they never merge. */
 #define SINK_TOKENS 4
+/* The vocabularies in use end at runs of 128 spaces. */
+#define LONGEST_TOKEN_BYTES ((size_t)128)
 
 struct preparation {
     struct job *job;
@@ -124,12 +126,12 @@ static int add_text(struct preparation *p, const char *text, size_t len,
                     const struct prompt_piece *piece, bool bos, struct err *e)
 {
     struct job *j = p->job;
+    /* Text after a picture starts afresh, as in llama.cpp: it matters to SentencePiece. */
     const struct tokenizer *t = j->engine->tokenizer;
     struct token *tokens = NULL;
     int n = 0;
-    bool first = j->prompt.n_runs == 0;
     if (tokenizer_encode(t, text, len, piece ? piece->special : NULL, piece ? piece->n_special : 0,
-                         first, &j->arena, &tokens, &n, e)) {
+                         true, &j->arena, &tokens, &n, e)) {
         return -1;
     }
     bool add = bos && tokenizer_add_bos(t) && tokenizer_bos(t) >= 0 &&
@@ -186,9 +188,35 @@ static int add_piece(struct preparation *p, const struct prompt_piece *piece, bo
     return 0;
 }
 
+/* Megabytes of text cost seconds of tokenising; where even the longest tokens could not
+ * bring it into the context, it is refused before that. */
+static int check_text_bytes(const struct preparation *p, struct err *e)
+{
+    const struct chat *chat = &p->request->chat;
+    const struct engine_info *info = &p->job->engine->info;
+    size_t bytes = 0;
+    for (int m = 0; m < chat->n_messages; m++) {
+        for (int i = 0; i < chat->messages[m].n_parts; i++) {
+            bytes += chat->messages[m].parts[i].text_len;
+        }
+    }
+    size_t most = (size_t)info->n_ctx_train * LONGEST_TOKEN_BYTES;
+    if (bytes <= most) {
+        return 0;
+    }
+    err_reason(e, ERR_CONTEXT_LENGTH, "context_length_exceeded",
+               "the messages have %zu bytes of text, more than %zu tokens, and the context holds "
+               "%d: shorten the messages",
+               bytes, bytes / LONGEST_TOKEN_BYTES, info->n_ctx);
+    return err_param(e, "messages");
+}
+
 static int build_text(struct preparation *p, struct err *e)
 {
     struct job *j = p->job;
+    if (check_text_bytes(p, e)) {
+        return -1;
+    }
     struct span *spans = NULL;
     if (router_split(&p->request->chat, &j->plan, &j->arena, &spans, &p->n_spans, e)) {
         return -1;

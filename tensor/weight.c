@@ -18,11 +18,6 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-/* On Zen 3 with one thread the row kernels reach 23 GFLOPS at any number of rows, panels
- * and sgemm 19 at 5 rows, 22 at 6 and 32 at 8. Up to this number of rows a row's bits do
- * not depend on how many others are multiplied with it, which batched decoding relies on;
- * inside BLAS they may. */
-#define FEW_ROWS_MAX 6
 /* Output rows of one task in the few-rows path: one cache line of y. */
 #define FEW_ROWS_GRAIN 16
 /* Half of a common 512 KiB L2: the rest is for BLAS's own packing. */
@@ -214,7 +209,7 @@ int weight_matmul(const struct weight *w, const float *x, int ldx, int n_rows, f
 {
     struct product p = {
         .w = w, .kernels = c->kernels, .x = x, .y = y, .ldx = ldx, .ldy = ldy, .n_rows = n_rows};
-    if (n_rows <= FEW_ROWS_MAX) {
+    if (n_rows <= WEIGHT_EXACT_ROWS) {
         pool_run(c->pool, few_rows, &p);
         return 0;
     }

@@ -19,6 +19,7 @@ extern const struct test_case __start_tamp_tests[];
 extern const struct test_case __stop_tamp_tests[];
 
 static uint64_t seed = 20240521;
+static const char *program;
 
 uint64_t test_seed(void)
 {
@@ -80,7 +81,7 @@ static int run_one(const struct test_case *t, const struct options *o)
     if (WIFSIGNALED(status)) {
         printf("      ended by signal %d (%s)\n", WTERMSIG(status), strsignal(WTERMSIG(status)));
     }
-    printf("      again: build/tests --seed %llu %s\n", (unsigned long long)seed, t->name);
+    printf("      again: %s --seed %llu %s\n", program, (unsigned long long)seed, t->name);
     return 1;
 }
 
@@ -88,6 +89,7 @@ int main(int argc, char **argv)
 {
     image_worker_maybe_run(argc, argv);
     struct options o = {0};
+    program = argv[0];
     int i = 1;
     for (; i < argc && argv[i][0] == '-'; i++) {
         if (strcmp(argv[i], "--list") == 0) {
