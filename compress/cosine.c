@@ -17,7 +17,7 @@
 
 #include <math.h>
 
-enum { THRESHOLD, RATIO, MAX_GROUP, NORM, LAYER };
+enum { THRESHOLD, RATIO, MAX_GROUP, NORM, CUTOFF };
 enum { NORM_MEAN, NORM_DIRECTION };
 
 static const char *const norms[] = {"mean", "direction", NULL};
@@ -55,14 +55,14 @@ static const struct compressor_option options[] = {
               .choices = norms,
               .unit = "",
               .help = "length of a merged row: of the mean, or the mean length of its members"},
-    [LAYER] = {.name = "layer",
-               .type = OPTION_INT,
-               .min = 0,
-               .max = 1023,
-               .def = 19,
-               .unit = "block",
-               .help = "merge after this block of the decoder, counted from 0",
-               .modalities = 1u << MODALITY_LM},
+    [CUTOFF] = {.name = "cutoff",
+                .type = OPTION_INT,
+                .min = 0,
+                .max = 1023,
+                .def = 19,
+                .unit = "block",
+                .help = "merge after this block of the decoder, counted from 0",
+                .modalities = 1u << MODALITY_LM},
 };
 
 /* Whether rows i - 1 and i may share a group at all. */

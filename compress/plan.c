@@ -314,7 +314,7 @@ void plan_image_step(const struct plan *p, enum image_detail detail, int width, 
 static double text_threshold(const struct plan_step *step, enum modality m, double ratio,
                              const struct calibration *cal)
 {
-    int layer = compressor_option_index(step->method, "layer");
+    int layer = compressor_option_index(step->method, "cutoff");
     int at = m == MODALITY_LM && layer >= 0 ? (int)step->options[layer] : -1;
     return cal ? (double)calibration_threshold(cal, at, 1 - 1 / ratio) : NAN;
 }

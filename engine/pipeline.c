@@ -222,7 +222,7 @@ struct lm_hook {
 
 static int lm_cutoff(const struct engine *en, const struct plan_step *step)
 {
-    int i = compressor_option_index(step->method, "layer");
+    int i = compressor_option_index(step->method, "cutoff");
     if (step->method == compressors[0] || i < 0) {
         return -1;
     }

@@ -116,7 +116,7 @@ TEST(plan_overrides, "methods and options are set, and what excludes each other 
     CHECK_OK(plan_set_method(&p, MODALITY_LM, "cosine", &e), e);
     check_print(&p, "image tome ratio=auto schedule=decreasing; text cosine threshold=0.7 "
                     "max_group=4 norm=direction; lm cosine threshold=0.85 max_group=4 "
-                    "norm=direction layer=19; protect_system=true protect_tail=32 "
+                    "norm=direction cutoff=19; protect_system=true protect_tail=32 "
                     "min_text_rows=64");
     CHECK_OK(plan_set_method(&p, MODALITY_IMAGE, "off", &e), e);
     CHECK_OK(plan_set_method(&p, MODALITY_TEXT, "off", &e), e);
@@ -146,10 +146,10 @@ TEST(plan_refusals, "every refusal names the option, the rule and the nearest na
                   "compression.text.threshold", "a number from -1 to 1");
     check_refused(plan_set_number(&p, MODALITY_IMAGE, "ration", 2, &e), &e, ERR_INVALID,
                   "compression.image.ration", "did you mean \"ratio\"?");
-    check_refused(plan_set_number(&p, MODALITY_TEXT, "layer", 2, &e), &e, ERR_INVALID,
-                  "compression.text.layer", "there are: threshold, ratio, max_group, norm");
-    check_refused(plan_set_number(&p, MODALITY_LM, "layer", 2, &e), &e, ERR_INVALID,
-                  "compression.lm.layer", "set compression.lm.method first");
+    check_refused(plan_set_number(&p, MODALITY_TEXT, "cutoff", 2, &e), &e, ERR_INVALID,
+                  "compression.text.cutoff", "there are: threshold, ratio, max_group, norm");
+    check_refused(plan_set_number(&p, MODALITY_LM, "cutoff", 2, &e), &e, ERR_INVALID,
+                  "compression.lm.cutoff", "set compression.lm.method first");
     check_refused(plan_set_method(&p, MODALITY_IMAGE, "tom", &e), &e, ERR_INVALID,
                   "compression.image.method", "did you mean \"tome\"?; there are: off, tome");
     check_refused(plan_set_method(&p, MODALITY_TEXT, "tome", &e), &e, ERR_INVALID,
@@ -274,7 +274,7 @@ TEST(plan_text_ratio, "a ratio becomes the threshold of its layer, or says why n
     CHECK_OK(plan_set_method(&p, MODALITY_LM, "cosine", &e), e);
     CHECK_OK(plan_set_number(&p, MODALITY_LM, "ratio", 2, &e), e);
     text_step(&p, MODALITY_LM, 300, &cal, "not_calibrated"); /* layer 19 of 4 */
-    CHECK_OK(plan_set_number(&p, MODALITY_LM, "layer", 2, &e), e);
+    CHECK_OK(plan_set_number(&p, MODALITY_LM, "cutoff", 2, &e), e);
     s = text_step(&p, MODALITY_LM, 300, &cal, NULL);
     CHECK_DOUBLE(fabs(option(&s, "threshold") - 0.75), <, 1e-6);
     calibration_clear(&cal);
