@@ -43,6 +43,7 @@ own_c := $(wildcard $(addsuffix /*.[ch],$(folders) bench tests tests/unit))
 $(B)/tensor/%.o $(B)/model/%.o $(B)/vision/%.o $(B)/compress/%.o: CFLAGS += -O3 -fno-math-errno
 $(B)/tensor/kernels_avx2.o: CFLAGS += -mavx2 -mfma -mf16c
 
+jobs := $(shell nproc)
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-6s %s\n' $(1) $(2))
 
@@ -89,7 +90,7 @@ FORCE:
 .PHONY: run
 run: ## install what is missing, build, bring the models, serve (ARGS='--port 9000')
 	@tools/deps run
-	@$(MAKE) --no-print-directory tamp
+	@$(MAKE) --no-print-directory -j$(jobs) tamp
 	@tools/fetch_models
 	@exec ./tamp serve $(ARGS)
 
@@ -104,7 +105,7 @@ models: ## bring and check the model files
 .PHONY: test
 test: ## everything; ends with "N passed, N failed"
 	@tools/deps test
-	@$(MAKE) --no-print-directory tamp $(B)/unit-tests build/venv-tests/done build/node/done
+	@$(MAKE) --no-print-directory -j$(jobs) tamp $(B)/unit-tests build/venv-tests/done build/node/done
 	@tools/fetch_models
 	@tests/run_all --build $(B) all
 
@@ -130,7 +131,7 @@ format: ## clang-format all of our C
 
 .PHONY: tidy
 tidy: ## clang-tidy all of our C
-	@printf '%s\n' $(filter %.c,$(own_c)) | xargs -P $(or $(JOBS),2) -n 4 sh -c \
+	@printf '%s\n' $(filter %.c,$(own_c)) | xargs -P $(jobs) -n 4 sh -c \
 	  'clang-tidy --quiet "$$@" -- $(CPPFLAGS) -std=gnu11 -mavx2 -mfma -mf16c 2>/dev/null' sh
 
 .PHONY: install

@@ -1,4 +1,5 @@
 /* The sub-command table. Only what must come before everything else is done here. */
+#include "base/edit_distance.h"
 #include "cmd/commands.h"
 #include "tensor/blas.h"
 #include "vision/image.h"
@@ -49,7 +50,7 @@ static int unknown(const char *name)
     const char *near = NULL;
     int best = 3;
     for (int i = 0; i < N_COMMANDS; i++) {
-        int d = schema_distance(name, strlen(name), commands[i].name, strlen(commands[i].name));
+        int d = edit_distance(name, strlen(name), commands[i].name, strlen(commands[i].name));
         if (d < best) {
             best = d;
             near = commands[i].name;

@@ -8,6 +8,7 @@
 #include "compress/plan_impl.h"
 
 #include "base/buf.h"
+#include "base/edit_distance.h"
 #include "compress/calibration.h"
 
 #include <math.h>
@@ -48,35 +49,14 @@ static bool is_off(const struct plan_step *step)
 
 /* ---- messages ----------------------------------------------------------------------- */
 
-int plan_edit_distance(const char *a, const char *b)
-{
-    int n_a = (int)strnlen(a, 63);
-    int n_b = (int)strnlen(b, 63);
-    int row[64];
-    for (int j = 0; j <= n_b; j++) {
-        row[j] = j;
-    }
-    for (int i = 1; i <= n_a; i++) {
-        int diagonal = row[0];
-        row[0] = i;
-        for (int j = 1; j <= n_b; j++) {
-            int best = diagonal + (a[i - 1] != b[j - 1]);
-            best = row[j] + 1 < best ? row[j] + 1 : best;
-            best = row[j - 1] + 1 < best ? row[j - 1] + 1 : best;
-            diagonal = row[j];
-            row[j] = best;
-        }
-    }
-    return row[n_b];
-}
-
 /* NULL when none is nearer than half of the name. */
 static const char *nearest(const char *name, const char *const *names)
 {
     const char *best = NULL;
-    int least = (int)strnlen(name, 63) / 2 + 1;
+    size_t len = strnlen(name, EDIT_DISTANCE_MAX_LEN);
+    int least = (int)len / 2 + 1;
     for (; *names; names++) {
-        int d = plan_edit_distance(name, *names);
+        int d = edit_distance(name, len, *names, strlen(*names));
         if (d < least) {
             least = d;
             best = *names;

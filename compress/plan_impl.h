@@ -13,7 +13,4 @@ void plan_step_init(struct plan_step *step, enum modality m, const struct compre
 void plan_unknown_name(struct err *e, const char *param, const char *what, const char *name,
                        const char *const *names);
 
-/* Insertions, deletions and replacements that turn a into b; looks at the first 63 bytes. */
-int plan_edit_distance(const char *a, const char *b);
-
 #endif

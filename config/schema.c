@@ -1,6 +1,7 @@
 #include "config/schema.h"
 
 #include "base/alloc.h"
+#include "base/edit_distance.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -25,47 +26,12 @@ int schema_find(const struct schema *s, const char *name, size_t len)
     return -1;
 }
 
-static int min_int(int a, int b)
-{
-    return a < b ? a : b;
-}
-
-/* Damerau-Levenshtein, optimal string alignment: three rows of the table suffice. */
-int schema_distance(const char *a, size_t a_len, const char *b, size_t b_len)
-{
-    int rows[3][NAME_MAX_LEN + 1];
-    int *before = rows[0];
-    int *last = rows[1];
-    int *now = rows[2];
-    a_len = a_len < NAME_MAX_LEN ? a_len : NAME_MAX_LEN;
-    b_len = b_len < NAME_MAX_LEN ? b_len : NAME_MAX_LEN;
-    for (size_t j = 0; j <= b_len; j++) {
-        last[j] = (int)j;
-        before[j] = 0;
-    }
-    for (size_t i = 1; i <= a_len; i++) {
-        now[0] = (int)i;
-        for (size_t j = 1; j <= b_len; j++) {
-            int change = last[j - 1] + (a[i - 1] != b[j - 1]);
-            now[j] = min_int(change, min_int(last[j], now[j - 1]) + 1);
-            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) {
-                now[j] = min_int(now[j], before[j - 2] + 1);
-            }
-        }
-        int *spare = before;
-        before = last;
-        last = now;
-        now = spare;
-    }
-    return last[b_len];
-}
-
 const char *schema_nearest(const struct schema *s, const char *typed, size_t len)
 {
     int best = (int)(len / 3 > 2 ? len / 3 : 2) + 1;
     const char *name = NULL;
     for (int i = 0; i < s->n; i++) {
-        int d = schema_distance(typed, len, s->options[i].name, strlen(s->options[i].name));
+        int d = edit_distance(typed, len, s->options[i].name, strlen(s->options[i].name));
         if (d < best) {
             best = d;
             name = s->options[i].name;
@@ -276,7 +242,7 @@ static const char *typo_of(const struct schema *s, const char *variable, size_t 
     for (int i = 0; i < s->n; i++) {
         char name[NAME_MAX_LEN + 8];
         schema_env_name(s->options[i].name, name, sizeof name);
-        int d = schema_distance(variable, len, name, strlen(name));
+        int d = edit_distance(variable, len, name, strlen(name));
         if (d == 0) {
             return NULL;
         }

@@ -72,8 +72,6 @@ struct schema_values {
 int schema_find(const struct schema *s, const char *name, size_t len);
 /* The option whose name differs least from what was typed; NULL if none is near. */
 const char *schema_nearest(const struct schema *s, const char *typed, size_t len);
-/* Letters to insert, delete, change or swap to turn a into b (at most 64 of each). */
-int schema_distance(const char *a, size_t a_len, const char *b, size_t b_len);
 
 /* Check `text` and store it. `where` begins the message: "--port", "tamp.yaml:3: port". */
 int schema_set(struct schema_values *v, int option, const char *text, enum schema_origin origin,

@@ -2,6 +2,8 @@
  * the rest after '=' or the next word, whatever it begins with ("--seed -1"). */
 #include "config/schema.h"
 
+#include "base/edit_distance.h"
+
 #include <string.h>
 
 struct flag {
@@ -39,7 +41,7 @@ static int unknown(struct schema_values *const *sets, int n_sets, unsigned comma
         int option;
         if (name && lookup(sets, n_sets, command, name, strlen(name), &option)) {
             near = name;
-            if (schema_distance(name, strlen(name), f->name, f->len) <= 1) {
+            if (edit_distance(name, strlen(name), f->name, f->len) <= 1) {
                 break;
             }
         }

@@ -165,16 +165,6 @@ TEST(plan_refusals, "every refusal names the option, the rule and the nearest na
     CHECK(plan_from_profile(&p, name, &e));
 }
 
-TEST(plan_edit_distances, "counts insertions, deletions and replacements")
-{
-    CHECK_INT(plan_edit_distance("", ""), ==, 0);
-    CHECK_INT(plan_edit_distance("abc", ""), ==, 3);
-    CHECK_INT(plan_edit_distance("", "abc"), ==, 3);
-    CHECK_INT(plan_edit_distance("kitten", "sitting"), ==, 3);
-    CHECK_INT(plan_edit_distance("tome", "tome"), ==, 0);
-    CHECK_INT(plan_edit_distance("ratio", "ration"), ==, 1);
-}
-
 static struct plan_step image_step(const struct plan *p, enum image_detail d, int width, int height,
                                    int n_rows, const char *want_skipped)
 {

@@ -206,20 +206,6 @@ TEST(schema_args_respects_commands, "a flag of another sub-command is unknown")
     schema_clear(&v);
 }
 
-TEST(schema_distance_counts_edits, "insert, delete, change and swap cost one each")
-{
-    static const struct {
-        const char *a, *b;
-        int d;
-    } cases[] = {{"", "", 0},         {"", "abc", 3},          {"port", "port", 0},
-                 {"prot", "port", 1}, {"pot", "port", 1},      {"porrt", "port", 1},
-                 {"part", "port", 1}, {"kitten", "sitting", 3}};
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        CHECK_INT(schema_distance(cases[i].a, strlen(cases[i].a), cases[i].b, strlen(cases[i].b)),
-                  ==, cases[i].d);
-    }
-}
-
 TEST(schema_prints_every_option, "help, markdown and YAML name each option that belongs there")
 {
     struct buf b;
