@@ -25,14 +25,40 @@ struct preparation {
     int last_user_message;
 };
 
+/* Spans stand in the order of messages and parts. A chat may have a hundred thousand of
+ * them, so nothing here may look at all of them for each. */
 static const struct span *find_span(const struct preparation *p, int message, int part)
 {
-    for (int i = 0; i < p->n_spans; i++) {
-        if (p->spans[i].message == message && p->spans[i].part == part) {
-            return &p->spans[i];
+    int low = 0;
+    int high = p->n_spans;
+    while (low < high) {
+        int mid = low + (high - low) / 2;
+        const struct span *s = &p->spans[mid];
+        if (s->message == message && s->part == part) {
+            return s;
+        }
+        if (s->message < message || (s->message == message && s->part < part)) {
+            low = mid + 1;
+        } else {
+            high = mid;
         }
     }
     return NULL;
+}
+
+/* The first token that begins at this byte or behind it. */
+static int first_token(const struct token *tokens, int n, size_t begin)
+{
+    int low = 0;
+    while (low < n) {
+        int mid = low + (n - low) / 2;
+        if (tokens[mid].begin < begin) {
+            low = mid + 1;
+        } else {
+            n = mid;
+        }
+    }
+    return low;
 }
 
 /* The template may trim white space: where in the part does this source begin? */
@@ -69,10 +95,10 @@ static void protect_source(const struct preparation *p, const struct prompt_piec
     size_t shift = offset_in_part(part, piece->text + src->begin, src->end - src->begin);
     bool first = true;
     int range = 0;
-    for (int i = 0; i < n; i++) {
+    for (int i = first_token(tokens, n, src->begin); i < n && tokens[i].begin < src->end; i++) {
         size_t begin = tokens[i].begin;
         size_t end = tokens[i].end;
-        if (begin < src->begin || end > src->end || begin == end) {
+        if (end > src->end || begin == end) {
             continue;
         }
         uint8_t f = first ? ROW_BREAK : 0;

@@ -132,6 +132,8 @@ FIELDS: list[tuple[dict[str, Any] | str, str, str]] = [
     ({"temperature": 1e6}, "out_of_range", "temperature"),
     ({"top_p": 0}, "out_of_range", "top_p"),
     ({"top_p": 2}, "out_of_range", "top_p"),
+    ({"top_k": 2147483647}, "out_of_range", "top_k"),
+    ({"repeat_last_n": 2147483647}, "out_of_range", "repeat_last_n"),
     ({"n": 0}, "out_of_range", "n"),
     ({"n": 1000}, "out_of_range", "n"),
     ({"logprobs": True, "top_logprobs": 99}, "out_of_range", "top_logprobs"),
@@ -288,6 +290,7 @@ class Suite:
         run("http: request ids", self.request_ids)
         run("http: allow of a 405", self.allow)
         run("http: NUL in a header", self.nul_in_header)
+        run("json: a chat of 64,000 parts costs no more than its bytes", self.many_parts)
         run("picture: truncated at every 5 %", self.truncations)
         run("picture: wrong media type, right magic", self.wrong_type)
         run("picture: too many", self.too_many)
@@ -331,6 +334,12 @@ class Suite:
         """libmicrohttpd ends the value there and says nothing; what follows is not used."""
         self.server.raw(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: a\0b\r\n" + CLOSE.encode() + b"\r\n")
         self.good()
+
+    def many_parts(self) -> None:
+        """Seconds where it was minutes, when every part was looked for among all."""
+        message = {"role": "user", "content": [{"type": "text", "text": "a"}] * 64}
+        answer = self.server.chat({"messages": [message] * 1000}, timeout=15)
+        check_error(answer, 400, "context_length_exceeded", "messages")
 
     def truncations(self) -> None:
         for percent in range(5, 100, 5):
