@@ -5,7 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static void fill(struct err *e, enum err_code code, const char *reason, const char *fmt, va_list ap)
+__attribute__((format(printf, 4, 0))) static void
+fill(struct err *e, enum err_code code, const char *reason, const char *fmt, va_list ap)
 {
     if (!e) {
         return;
