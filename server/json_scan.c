@@ -8,6 +8,7 @@
 
 #include <stdint.h>
 #include <string.h>
+#include <sys/random.h>
 
 #define FIRST_TABLE 64u
 
@@ -16,6 +17,7 @@ struct scan {
     size_t n, at;
     int depth, nodes;
     uint64_t n_objects; /* serial of the next object */
+    uint64_t seed;      /* random: nobody can choose keys that all fall into one place */
     uint64_t *keys;     /* open addressing, 0 = free; hashes of (object, key) */
     size_t n_slots, n_keys;
     char member[JSON_SCAN_KEY_BYTES]; /* current key of the outermost object */
@@ -326,7 +328,7 @@ static int key(struct scan *s, uint64_t object)
     if (peek(s) != '"') {
         return bad(s, "a key in quotes is expected");
     }
-    uint64_t h = 0xcbf29ce484222325u ^ mix(object + 1);
+    uint64_t h = s->seed ^ mix(object + 1);
     if (string(s, &h)) {
         return -1;
     }
@@ -426,6 +428,9 @@ static int value(struct scan *s)
 int json_scan(const char *text, size_t n, struct json_scan_info *info, struct err *e)
 {
     struct scan s = {.s = text, .n = n, .info = info, .e = e};
+    if (getrandom(&s.seed, sizeof s.seed, 0) != (ssize_t)sizeof s.seed) {
+        s.seed = 0xcbf29ce484222325u; /* cannot happen for so few bytes */
+    }
     if (info) {
         info->n_fractional = 0;
     }
