@@ -173,6 +173,7 @@ static int serve_until_signal(const struct config *c, const struct plan *plan, s
     pthread_t thread;
     if (pthread_create(&thread, NULL, load, &l)) {
         err_set(&l.err, ERR_IO, "cannot start a thread");
+        server_stop(s);
         return cmd_fail("serve", EXIT_FAILED, &l.err);
     }
     bool loaded = wait_until_loaded(&l);
