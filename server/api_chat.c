@@ -125,7 +125,7 @@ static int submit(struct exchange *ex, struct chat_request *r, struct err *e)
     }
     run->phase = PHASE_QUEUE;
     run->submitted_ns = clock_ns();
-    atomic_store(&ex->expire_ns, in_ms(LIMIT_QUEUE_MS));
+    atomic_store(&ex->expire_ns, in_ms((uint64_t)ex->server->times.queue_ms));
     atomic_store(&ex->ping_ns, run->stream ? in_ms(LIMIT_PING_MS) : 0);
     return 0;
 }
@@ -256,17 +256,24 @@ static void on_event(struct exchange *ex, const struct job_event *ev)
     }
 }
 
-static bool full(const struct chat_run *run)
+static int check_size(struct chat_run *run)
 {
-    if (run->stream) {
-        return buf_failed(&run->out);
-    }
+    bool failed = run->stream && buf_failed(&run->out);
+    size_t bytes = 0;
     for (int i = 0; i < run->n_choices; i++) {
-        if (buf_failed(&run->choices[i].text) || buf_failed(&run->choices[i].logprobs)) {
-            return true;
-        }
+        const struct choice *c = &run->choices[i];
+        failed |= buf_failed(&c->text) || buf_failed(&c->logprobs);
+        bytes += c->text.len + c->logprobs.len;
     }
-    return false;
+    if (bytes > LIMIT_ANSWER_BYTES / 2) { /* escaped, it may be longer */
+        return err_reason(&run->error, ERR_TOO_LARGE, "answer_too_large",
+                          "the answer has more than %zu bytes: ask for fewer choices, tokens or "
+                          "logprobs, or stream it",
+                          LIMIT_ANSWER_BYTES / 2);
+    }
+    return failed ? err_reason(&run->error, ERR_NO_MEMORY, "out_of_memory",
+                               "there is no memory for the answer")
+                  : 0;
 }
 
 /* What ends a request from our side. */
@@ -274,15 +281,13 @@ static void check_ends(struct exchange *ex)
 {
     struct chat_run *run = ex->chat;
     uint64_t expire = atomic_load(&ex->expire_ns);
-    if (run->error.code != ERR_NONE || run->ended) {
+    if (run->error.code != ERR_NONE || check_size(run) || run->ended) {
         return;
     }
     if (atomic_load(&ex->server->stopping)) {
         err_reason(&run->error, ERR_UNAVAILABLE, "shutting_down", "the server is stopping");
     } else if (expire && clock_ns() >= expire) {
         err_reason(&run->error, ERR_UNAVAILABLE, "queue_timeout", "waited too long in the queue");
-    } else if (full(run)) {
-        err_reason(&run->error, ERR_NO_MEMORY, "out_of_memory", "the answer does not fit");
     }
 }
 
@@ -333,7 +338,7 @@ static ssize_t read_stream(void *cls, uint64_t pos, char *dst, size_t max)
     struct exchange *ex = cls;
     struct chat_run *run = ex->chat;
     (void)pos;
-    if (!http_phase(ex, CONN_SENDING, LIMIT_SEND_MS)) {
+    if (!http_phase(ex, CONN_SENDING, ex->server->times.send_ms)) {
         return MHD_CONTENT_READER_END_WITH_ERROR;
     }
     for (;;) {
@@ -341,10 +346,10 @@ static ssize_t read_stream(void *cls, uint64_t pos, char *dst, size_t max)
             return MHD_CONTENT_READER_END_WITH_ERROR;
         }
         pump(ex);
+        if (buf_failed(&run->out)) {
+            return MHD_CONTENT_READER_END_WITH_ERROR;
+        }
         if (run->error.code != ERR_NONE && !run->closed) {
-            if (buf_failed(&run->out)) {
-                return MHD_CONTENT_READER_END_WITH_ERROR;
-            }
             sse_error(&run->sse, &run->error);
             run->closed = true;
         }
@@ -359,7 +364,7 @@ static ssize_t read_stream(void *cls, uint64_t pos, char *dst, size_t max)
         if (slot_wait(ex->slot)) {
             return 0;
         }
-        http_phase(ex, CONN_SENDING, LIMIT_SEND_MS);
+        http_phase(ex, CONN_SENDING, ex->server->times.send_ms);
     }
 }
 
@@ -419,6 +424,12 @@ static enum http_next answer(struct exchange *ex)
     struct buf body;
     buf_init(&body, LIMIT_ANSWER_BYTES);
     render_completion(&body, &run->completion, run->choices, run->n_choices, job_result(run->job));
+    if (buf_failed(&body)) {
+        struct err e = ERR_INIT;
+        buf_free(&body);
+        err_no_memory(&e, LIMIT_ANSWER_BYTES);
+        return http_answer_error(ex, &e);
+    }
     return http_answer(ex, 200, "application/json", &body, job_result(run->job));
 }
 

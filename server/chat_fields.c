@@ -38,10 +38,10 @@ static const struct json_field table[] = {
     FIELD(top_logprobs, INT, 0, LIMIT_TOP_LOGPROBS),
     FIELD(stream, BOOL, 0, 0),
     /* llama.cpp's */
-    FIELD(top_k, INT, 0, INT32_MAX),
+    FIELD(top_k, INT, 0, LIMIT_TOP_K),
     FIELD(min_p, FLOAT, 0, 1),
     FIELD(repeat_penalty, FLOAT, 0.01, 10),
-    FIELD(repeat_last_n, INT, -1, INT32_MAX),
+    FIELD(repeat_last_n, INT, -1, LIMIT_REPEAT_LAST_N),
     FIELD(ignore_eos, BOOL, 0, 0),
     FIELD(return_progress, BOOL, 0, 0),
     FIELD(cache_prompt, BOOL, 0, 0),

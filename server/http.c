@@ -29,12 +29,12 @@ void http_random_id(const char *prefix, char *out, size_t n)
 
 /* -- connections -------------------------------------------------------------------- */
 
-static uint64_t after_ms(uint64_t ms)
+static uint64_t after_ms(int ms)
 {
-    return clock_ns() + ms * 1000000u;
+    return clock_ns() + (uint64_t)ms * 1000000u;
 }
 
-bool http_phase(struct exchange *ex, enum conn_phase phase, uint64_t timeout_ms)
+bool http_phase(struct exchange *ex, enum conn_phase phase, int timeout_ms)
 {
     struct conn *c = ex->conn;
     pthread_mutex_lock(&ex->server->conns_lock);
@@ -59,7 +59,7 @@ static void open_conn(struct server *s, struct MHD_Connection *mhd, void **socke
     *c = (struct conn){.server = s,
                        .fd = fd->connect_fd,
                        .phase = CONN_IDLE,
-                       .deadline_ns = after_ms(LIMIT_HEADER_MS)};
+                       .deadline_ns = after_ms(s->times.header_ms)};
     pthread_mutex_lock(&s->conns_lock);
     c->next = s->conns;
     if (c->next) {
@@ -132,7 +132,7 @@ static void *on_request_line(void *cls, const char *uri, struct MHD_Connection *
     c->ex = ex;
     if (c->phase == CONN_IDLE) {
         c->phase = CONN_HEADERS;
-        c->deadline_ns = after_ms(LIMIT_HEADER_MS);
+        c->deadline_ns = after_ms(s->times.header_ms);
     }
     pthread_mutex_unlock(&s->conns_lock);
     return ex;
@@ -177,7 +177,7 @@ static void on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
     ex->conn->ex = NULL;
     if (ex->conn->phase != CONN_EXPIRED) {
         ex->conn->phase = CONN_IDLE;
-        ex->conn->deadline_ns = after_ms(LIMIT_KEEPALIVE_MS);
+        ex->conn->deadline_ns = after_ms(s->times.keepalive_ms);
     }
     pthread_mutex_unlock(&s->conns_lock);
     if (!whole) {
@@ -211,7 +211,7 @@ static void figures(struct MHD_Response *r, const struct job_result *result)
 static enum http_next queue(struct exchange *ex, int status, struct MHD_Response *r)
 {
     header(r, "x-request-id", ex->id);
-    bool alive = http_phase(ex, CONN_SENDING, LIMIT_SEND_MS);
+    bool alive = http_phase(ex, CONN_SENDING, ex->server->times.send_ms);
     ex->status = status;
     ex->answered = alive && MHD_queue_response(ex->mhd, (unsigned)status, r) == MHD_YES;
     MHD_destroy_response(r);
@@ -328,7 +328,9 @@ static int check_headers(struct exchange *ex, const char *method, const char *ve
     struct http_head h = {0};
     MHD_get_connection_values_n(ex->mhd, MHD_HEADER_KIND, add_header, &h);
     if (http_request_id_ok(h.request_id)) {
+        pthread_mutex_lock(&s->conns_lock); /* the watcher may be answering with it */
         snprintf(ex->id, sizeof ex->id, "%s", h.request_id);
+        pthread_mutex_unlock(&s->conns_lock);
     }
     if (http_head_check(&h, version, e) || (s->loopback && http_host_check(h.host, e))) {
         return -1;
@@ -376,15 +378,13 @@ static enum MHD_Result first_call(struct exchange *ex, const char *method, const
 {
     struct err e = ERR_INIT;
     ex->checked = true;
-    if (!http_phase(ex, CONN_BODY, LIMIT_BODY_MS)) {
+    if (!http_phase(ex, CONN_BODY, ex->server->times.body_ms)) {
         return MHD_NO;
     }
     return check_headers(ex, method, version, &e) ? refuse(ex, &e) : MHD_YES;
 }
 
-/* A response cannot be queued in the middle of an upload, so the answer to a body that
- * grows beyond its limit while it comes is written past libmicrohttpd. */
-static enum MHD_Result cut_upload(struct exchange *ex, const struct err *e)
+void http_cut(struct exchange *ex, const struct err *e)
 {
     struct buf body;
     struct buf out;
@@ -397,15 +397,24 @@ static enum MHD_Result cut_upload(struct exchange *ex, const struct err *e)
                "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n"
                "Connection: close\r\n%sx-request-id: %s\r\n\r\n%s",
                ex->status, MHD_get_reason_phrase_for((unsigned)ex->status), body.len,
-               ex->status == 413 ? "" : "Retry-After: 2\r\n", ex->id, buf_str(&body));
-    pthread_mutex_lock(&ex->server->conns_lock);
-    if (ex->conn->phase != CONN_EXPIRED && !buf_failed(&out)) {
+               ex->status == 503 ? "Retry-After: 2\r\n" : "", ex->id, buf_str(&body));
+    if (!buf_failed(&out)) {
         (void)!send(ex->conn->fd, out.data, out.len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    }
+    buf_free(&body);
+    buf_free(&out);
+}
+
+/* A response cannot be queued in the middle of an upload, so the answer to a body that
+ * grows beyond its limit while it comes is written past libmicrohttpd. */
+static enum MHD_Result cut_upload(struct exchange *ex, const struct err *e)
+{
+    pthread_mutex_lock(&ex->server->conns_lock);
+    if (ex->conn->phase != CONN_EXPIRED) {
+        http_cut(ex, e);
         ex->conn->linger = true;
     }
     pthread_mutex_unlock(&ex->server->conns_lock);
-    buf_free(&body);
-    buf_free(&out);
     count_rejected(ex, e);
     return MHD_NO;
 }

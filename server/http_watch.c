@@ -15,12 +15,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static void expire(struct conn *c, const char *label, const char *answer)
+static void expire(struct conn *c, const char *label, bool answer)
 {
     c->phase = CONN_EXPIRED;
     c->linger = false;
-    if (answer) {
-        (void)!send(c->fd, answer, strlen(answer), MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (answer && c->ex) {
+        struct err e = ERR_INIT;
+        err_set(&e, ERR_TIMEOUT, "the request came too slowly");
+        http_cut(c->ex, &e);
     }
     metrics_add(c->server->metrics, METRIC_REJECTED, label, 1);
     shutdown(c->fd, SHUT_RDWR);
@@ -59,27 +61,22 @@ static void watch_busy(struct conn *c, uint64_t now)
     }
 }
 
-static const char timed_out[] =
-    "HTTP/1.1 408 Request Timeout\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
-    "{\"error\":{\"message\":\"the request came too slowly\",\"type\":\"invalid_request_error\","
-    "\"param\":null,\"code\":\"timeout\"}}";
-
 static void watch_conn(struct conn *c, uint64_t now)
 {
     switch (c->phase) {
     case CONN_IDLE:
         if (now > c->deadline_ns) {
-            expire(c, "reason=\"header_timeout\"", NULL);
+            expire(c, "reason=\"header_timeout\"", false);
         }
         break;
     case CONN_HEADERS:
         if (now > c->deadline_ns) {
-            expire(c, "reason=\"header_timeout\"", timed_out);
+            expire(c, "reason=\"header_timeout\"", true);
         }
         break;
     case CONN_BODY:
         if (now > c->deadline_ns) {
-            expire(c, "reason=\"body_timeout\"", timed_out);
+            expire(c, "reason=\"body_timeout\"", true);
         }
         break;
     case CONN_BUSY:
@@ -90,7 +87,7 @@ static void watch_conn(struct conn *c, uint64_t now)
             if (c->ex) {
                 give_up(c->ex);
             }
-            expire(c, "reason=\"slow_reader\"", NULL);
+            expire(c, "reason=\"slow_reader\"", false);
         }
         break;
     case CONN_EXPIRED:

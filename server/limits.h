@@ -19,7 +19,8 @@
 #define LIMIT_API_KEY_BYTES 512
 /* Rendered but unsent bytes of one stream: beyond it the reader is too slow. */
 #define LIMIT_STREAM_BYTES ((size_t)256 << 10)
-/* All choices of one answer, rendered. 128 choices of 8192 tokens stay below. */
+/* All choices of one answer, rendered; half of it before rendering. 128 choices of 8192
+ * tokens stay below, unless logprobs are asked for, too. */
 #define LIMIT_ANSWER_BYTES ((size_t)32 << 20)
 /* The text of /metrics. */
 #define LIMIT_METRICS_BYTES ((size_t)1 << 20)
@@ -39,16 +40,18 @@
 
 /* -- how many ---------------------------------------------------------------------- */
 
-#define LIMIT_MESSAGES      1024 /* a long support chat has a few hundred */
-#define LIMIT_PARTS         256  /* in one message */
-#define LIMIT_STOP          4    /* as OpenAI */
-#define LIMIT_STOP_BYTES    256  /* compared at every token */
-#define LIMIT_LOGIT_BIAS    1024 /* applied at every token */
-#define LIMIT_CHOICES       128  /* as OpenAI */
-#define LIMIT_TOP_LOGPROBS  20   /* as OpenAI */
-#define LIMIT_CONNECTIONS   1024 /* libmicrohttpd stops accepting beyond */
-#define LIMIT_REQUESTS      512  /* chat requests in flight, whatever the configuration says */
-#define LIMIT_LINGERING     64   /* refused uploads whose rest is being read and dropped */
+#define LIMIT_MESSAGES      1024      /* a long support chat has a few hundred */
+#define LIMIT_PARTS         256       /* in one message */
+#define LIMIT_STOP          4         /* as OpenAI */
+#define LIMIT_STOP_BYTES    256       /* compared at every token */
+#define LIMIT_LOGIT_BIAS    1024      /* applied at every token */
+#define LIMIT_CHOICES       128       /* as OpenAI */
+#define LIMIT_TOP_LOGPROBS  20        /* as OpenAI */
+#define LIMIT_TOP_K         (1 << 30) /* the sampler's own */
+#define LIMIT_REPEAT_LAST_N (1 << 20) /* the sampler's own: it keeps so many ids */
+#define LIMIT_CONNECTIONS   1024      /* libmicrohttpd stops accepting beyond */
+#define LIMIT_REQUESTS      512       /* chat requests in flight, whatever the configuration says */
+#define LIMIT_LINGERING     64        /* refused uploads whose rest is being read and dropped */
 #define LIMIT_PREPARE_QUEUE LIMIT_REQUESTS
 
 /* -- time ------------------------------------------------------------------------- */

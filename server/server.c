@@ -10,12 +10,24 @@
 
 #define STOP_WAIT_MS 10000
 
+static struct server_times times_or_limits(struct server_times t)
+{
+    return (struct server_times){
+        .header_ms = t.header_ms ? t.header_ms : LIMIT_HEADER_MS,
+        .body_ms = t.body_ms ? t.body_ms : LIMIT_BODY_MS,
+        .keepalive_ms = t.keepalive_ms ? t.keepalive_ms : LIMIT_KEEPALIVE_MS,
+        .send_ms = t.send_ms ? t.send_ms : LIMIT_SEND_MS,
+        .queue_ms = t.queue_ms ? t.queue_ms : LIMIT_QUEUE_MS,
+    };
+}
+
 static void copy_params(struct server *s, const struct server_params *p)
 {
     s->listen_fd = -1;
     s->max_queue = p->max_queue;
     s->max_images = p->max_images;
     s->max_body_bytes = p->max_body_bytes ? p->max_body_bytes : LIMIT_BODY_BYTES;
+    s->times = times_or_limits(p->times);
     s->default_plan = p->default_plan;
     snprintf(s->version, sizeof s->version, "%s", p->version ? p->version : "unknown");
 }

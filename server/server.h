@@ -13,6 +13,11 @@
 
 struct server;
 
+/* Deadlines in milliseconds; 0 = as in server/limits.h. */
+struct server_times {
+    int header_ms, body_ms, keepalive_ms, send_ms, queue_ms;
+};
+
 struct server_params {
     const char *host; /* name or address; NULL = 127.0.0.1 */
     int port;         /* 0 = any free one, see server_port */
@@ -25,6 +30,7 @@ struct server_params {
     struct plan default_plan;
     const char *version;   /* for tamp_build_info; NULL = "unknown" */
     size_t max_body_bytes; /* 0 = LIMIT_BODY_BYTES */
+    struct server_times times;
 };
 
 /* Binds and answers at once: /health is 503 `loading` until the engine is there.

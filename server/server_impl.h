@@ -107,6 +107,7 @@ struct server {
     char version[48];
     int max_queue, max_images;
     size_t max_body_bytes;
+    struct server_times times; /* none is 0 */
     struct plan default_plan;
     struct auth auth;
     struct metrics *metrics;
@@ -134,7 +135,10 @@ enum http_next http_answer(struct exchange *ex, int status, const char *content_
 enum http_next http_answer_error(struct exchange *ex, const struct err *e);
 enum http_next http_answer_stream(struct exchange *ex, MHD_ContentReaderCallback reader);
 /* Tells the watcher what the connection does. False: the watcher ended it already. */
-bool http_phase(struct exchange *ex, enum conn_phase phase, uint64_t timeout_ms);
+bool http_phase(struct exchange *ex, enum conn_phase phase, int timeout_ms);
+/* An error written past libmicrohttpd, which is in the middle of reading; conns_lock is
+ * held, and the connection must be closed afterwards. */
+void http_cut(struct exchange *ex, const struct err *e);
 /* "req_" / "chatcmpl-" and 24 hexadecimal digits from getrandom. */
 void http_random_id(const char *prefix, char *out, size_t n);
 /* Give back what the body holds. */
