@@ -105,6 +105,19 @@ static const struct schema_option options[] = {
      .offset = AT(kernel),
      .commands = BOTH},
 
+    {.name = "image-cache-mb",
+     .group = "Computing",
+     .type = SCHEMA_INT,
+     .def = "256",
+     .min = 0,
+     .max = 1 << 20,
+     .metavar = "N",
+     .unit = "MB",
+     .help = "memory for the rows of pictures, so that one that comes again costs nothing; each "
+             "API key has its own; 0 keeps none",
+     .offset = AT(image_cache_mb),
+     .commands = CONFIG_SERVE},
+
     {.name = "profile",
      .group = "Compression",
      .type = SCHEMA_STRING,

@@ -27,7 +27,7 @@ struct config {
     char *api_key, *api_key_file;
     bool insecure;
     char *model, *mmproj, *chat_template;
-    int64_t ctx_size, max_images;
+    int64_t ctx_size, max_images, image_cache_mb;
     int64_t threads, parallel;
     char *kernel;
     char *profile, *compression;

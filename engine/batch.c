@@ -407,11 +407,15 @@ static struct job *next_to_prefill(const struct engine *en)
     return oldest;
 }
 
-/* One picture, or the change from pictures to rows. -1: this job failed. */
+/* Pictures up to one that had to be encoded, or the change from pictures to rows. -1: this
+ * job failed. */
 static int advance_encoding(struct engine *en, struct job *j, struct err *e)
 {
-    if (j->n_images_done < j->prompt.n_images && pipeline_encode_image(en, j, e)) {
-        return -1;
+    bool cached = true;
+    while (cached && j->n_images_done < j->prompt.n_images) {
+        if (pipeline_encode_image(en, j, &cached, e)) {
+            return -1;
+        }
     }
     return j->n_images_done == j->prompt.n_images ? begin_prefill(en, j, e) : 0;
 }

@@ -53,6 +53,7 @@ static void *worker_main(void *arg)
         }
         pthread_mutex_lock(&en->lock);
         en->kv_used_bytes = used;
+        en->image_cache_bytes = image_cache_bytes(en->image_cache);
         pthread_mutex_unlock(&en->lock);
     }
 }
@@ -187,6 +188,12 @@ static int start(struct engine *en, struct err *e)
     if (engine_calibrate(en, e)) {
         return -1;
     }
+    if (en->vision && en->params.image_cache_bytes > 0) {
+        en->image_cache = image_cache_new(en->params.image_cache_bytes, e);
+        if (!en->image_cache) {
+            return -1;
+        }
+    }
     en->accepting = true;
     if (pthread_create(&en->worker, NULL, worker_main, en)) {
         return err_set(e, ERR_IO, "cannot start the engine thread");
@@ -248,6 +255,7 @@ void engine_close(struct engine *en)
         pthread_join(en->worker, NULL);
         end_all_jobs(en);
     }
+    image_cache_free(en->image_cache);
     vision_close(en->vision);
     tokenizer_close(en->tokenizer);
     decoder_close(en->decoder);
@@ -302,6 +310,7 @@ void engine_stats(struct engine *en, struct engine_stats *out)
         .kv_used_bytes = en->kv_used_bytes,
         .kv_total_bytes =
             row * (size_t)s.n_layer * (size_t)en->info.n_ctx * (size_t)en->params.n_parallel,
+        .image_cache_bytes = en->image_cache_bytes,
         .alive = en->n_running == 0 || clock_ns() - last < ALIVE_LIMIT_NS,
         .n_done = en->n_done,
         .n_cancelled = en->n_cancelled,

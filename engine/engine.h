@@ -34,6 +34,7 @@ struct engine_params {
     int n_parallel;            /* sequences that run at the same time, 1..64 */
     int max_queue;             /* jobs waiting beyond those; more is ERR_BUSY */
     int max_images;            /* in one request */
+    size_t image_cache_bytes;  /* rows of pictures kept for the next request; 0 = none */
 };
 
 struct engine_info {
@@ -86,8 +87,14 @@ struct generation_params {
 };
 extern const struct generation_params generation_params_default;
 
+/* Who asks, as far as caches are concerned: one scope never profits from another's
+ * requests, so none can find out what another sent. The SHA-256 of an API key. */
+#define ENGINE_SCOPE_BYTES 32
+
 struct engine_request {
-    const char *id; /* for the log */
+    const char *id;                    /* for the log */
+    uint8_t scope[ENGINE_SCOPE_BYTES]; /* zeros: everybody without a key */
+    bool cache_prompt; /* may use what earlier requests left and leave something behind */
     struct chat chat;
     const struct image_bytes *images; /* [chat.n_images] */
     struct plan plan;
@@ -158,7 +165,8 @@ struct job_result {
     int prompt_rows; /* rows really run: usage.prompt_tokens */
     int text_rows, image_rows;
     int cached_rows;
-    int completion_tokens; /* all choices */
+    int images_queried, images_cached; /* looked up in the image cache, and found */
+    int completion_tokens;             /* all choices */
     double queue_ms, image_decode_ms, vision_ms, compress_ms, prompt_ms, predicted_ms;
     double first_token_ms; /* from submit to the first token */
     double total_ms;
@@ -183,7 +191,8 @@ void job_free(struct job *j);
 struct engine_stats {
     int n_running, n_waiting;
     size_t kv_used_bytes, kv_total_bytes;
-    bool alive; /* false: the worker has not moved for 10 s while it had work */
+    bool alive;               /* false: the worker has not moved for 10 s while it had work */
+    size_t image_cache_bytes; /* taken now */
     uint64_t n_done, n_cancelled, n_failed;
     uint64_t image_worker_restarts;
 };

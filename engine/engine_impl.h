@@ -9,6 +9,7 @@
 #include "compress/calibration.h"
 #include "engine/answer.h"
 #include "engine/engine.h"
+#include "engine/image_cache.h"
 #include "model/chat_template.h"
 #include "model/decoder.h"
 #include "model/sampler.h"
@@ -36,7 +37,8 @@ struct prompt_run {
 };
 
 struct prompt_image {
-    float *pixels; /* preprocessed, until encoded */
+    float *pixels;                /* preprocessed, until encoded */
+    uint8_t key[IMAGE_KEY_BYTES]; /* when the image cache may be used */
     struct plan_step step;
     struct rows rows; /* after vision_encode */
 };
@@ -65,6 +67,8 @@ struct job {
     struct prompt prompt;
     struct plan plan;
     struct generation_params gen; /* deep copy in the arena */
+    uint8_t scope[ENGINE_SCOPE_BYTES];
+    bool cache_prompt;
 
     /* under engine.lock */
     struct job *next; /* queue */
@@ -113,7 +117,8 @@ struct engine {
     struct vision *vision; /* NULL = text only */
     struct compute compute;
     struct calibration calibration;
-    struct arena scratch; /* engine thread only: one pass */
+    struct arena scratch;            /* engine thread only: one pass */
+    struct image_cache *image_cache; /* engine thread only; NULL = none */
 
     pthread_t worker;
     bool worker_started;
@@ -126,7 +131,7 @@ struct engine {
     bool accepting, stopping;
     double mean_service_ms; /* of finished jobs, smoothed: for Retry-After */
     uint64_t n_done, n_cancelled, n_failed;
-    size_t kv_used_bytes;
+    size_t kv_used_bytes, image_cache_bytes;
     atomic_ullong last_step_ns;
 };
 
@@ -140,8 +145,19 @@ void job_push_progress(struct job *j, int done, int total);
 /* The last event: END with the result, or ERROR. Never fails (uses a reserved node). */
 void job_push_end(struct job *j, const struct err *error);
 
+static inline bool step_in_tower(const struct plan_step *step)
+{
+    return step->method != compressors[0] && step->stage == STAGE_VIT_LAYER;
+}
+
+static inline bool job_uses_image_cache(const struct job *j)
+{
+    return j->cache_prompt && j->engine->image_cache;
+}
+
 /* pipeline.c, engine thread */
-int pipeline_encode_image(struct engine *en, struct job *j, struct err *e);
+/* The next picture, from the cache or through the tower. *cached: it cost nothing. */
+int pipeline_encode_image(struct engine *en, struct job *j, bool *cached, struct err *e);
 int pipeline_assemble(struct engine *en, struct job *j, struct err *e);
 /* The next chunk of the prompt as rows of its own; memory from `a`. */
 int pipeline_chunk(struct job *j, int max_rows, struct arena *a, struct rows *chunk, struct err *e);

@@ -11,7 +11,7 @@
 struct tower_hook {
     const struct plan_step *step;
     struct arena *scratch;
-    struct report layers; /* what the single layers say; only ms and reasons are taken */
+    struct report *layers; /* what the single layers say; only ms and reasons are taken */
 };
 
 static bool tower_wants(void *ctx, int layer)
@@ -26,7 +26,7 @@ static int tower_run(void *ctx, int layer, int n_layer, struct rows *rows, const
 {
     struct tower_hook *h = ctx;
     return compress_apply(h->step, MODALITY_IMAGE, layer, n_layer, rows, metric, n_metric,
-                          h->scratch, &h->layers, e);
+                          h->scratch, h->layers, e);
 }
 
 static void take_skips(struct report *to, const struct report *from)
@@ -52,32 +52,62 @@ static int own_sources(struct rows *r, struct arena *a, struct err *e)
     return 0;
 }
 
-int pipeline_encode_image(struct engine *en, struct job *j, struct err *e)
+/* Through tower and projector; `layers` gets the tower's times and reasons. */
+static int encode(struct engine *en, struct job *j, struct prompt_image *im, struct report *layers,
+                  struct err *e)
+{
+    struct tower_hook h = {.step = &im->step, .scratch = &en->scratch, .layers = layers};
+    struct stage_hook hook = {.wants = tower_wants, .run = tower_run, .ctx = &h};
+    double begin = clock_ms();
+    if (vision_encode(en->vision, im->pixels, step_in_tower(&im->step) ? &hook : NULL, &en->compute,
+                      &j->arena, &en->scratch, &im->rows, e) ||
+        (im->rows.n_source != vision_info(en->vision)->n_rows &&
+         own_sources(&im->rows, &j->arena, e))) {
+        return -1;
+    }
+    j->result.vision_ms += clock_ms() - begin - layers->modality[MODALITY_IMAGE].ms;
+    return 0;
+}
+
+/* The rows as the tower leaves them, made or found. */
+static int tower_rows(struct engine *en, struct job *j, struct prompt_image *im,
+                      struct report *layers, bool *cached, struct err *e)
+{
+    *cached = false;
+    if (!job_uses_image_cache(j)) {
+        return encode(en, j, im, layers, e);
+    }
+    j->result.images_queried++;
+    int found = image_cache_get(en->image_cache, im->key, &j->arena, &im->rows, layers, e);
+    if (found) {
+        *cached = found > 0;
+        j->result.images_cached += found > 0;
+        return found > 0 ? 0 : -1;
+    }
+    if (encode(en, j, im, layers, e)) {
+        return -1;
+    }
+    image_cache_put(en->image_cache, im->key, &im->rows, layers);
+    return 0;
+}
+
+int pipeline_encode_image(struct engine *en, struct job *j, bool *cached, struct err *e)
 {
     struct prompt_image *im = &j->prompt.images[j->n_images_done];
     const struct vision_info *v = vision_info(en->vision);
-    bool in_tower = im->step.method != compressors[0] && im->step.stage == STAGE_VIT_LAYER;
-    struct tower_hook h = {.step = &im->step, .scratch = &en->scratch};
-    report_init(&h.layers, &j->plan);
-    struct stage_hook hook = {.wants = tower_wants, .run = tower_run, .ctx = &h};
-    double begin = clock_ms();
-    if (vision_encode(en->vision, im->pixels, in_tower ? &hook : NULL, &en->compute, &j->arena,
-                      &en->scratch, &im->rows, e) ||
-        (im->rows.n_source != v->n_rows && own_sources(&im->rows, &j->arena, e))) {
+    struct report layers;
+    report_init(&layers, &j->plan);
+    if (tower_rows(en, j, im, &layers, cached, e)) {
         return -1;
     }
-    double compress_ms = h.layers.modality[MODALITY_IMAGE].ms;
-    if (im->step.method != compressors[0] && im->step.stage == STAGE_IMAGE_ROWS) {
-        int rc = compress_apply(&im->step, MODALITY_IMAGE, -1, v->n_layer, &im->rows, NULL, 0,
-                                &en->scratch, &h.layers, e);
-        compress_ms = h.layers.modality[MODALITY_IMAGE].ms;
-        if (rc) {
-            return -1;
-        }
+    if (im->step.method != compressors[0] && im->step.stage == STAGE_IMAGE_ROWS &&
+        compress_apply(&im->step, MODALITY_IMAGE, -1, v->n_layer, &im->rows, NULL, 0, &en->scratch,
+                       &layers, e)) {
+        return -1;
     }
-    take_skips(&j->result.report, &h.layers);
+    double compress_ms = layers.modality[MODALITY_IMAGE].ms;
+    take_skips(&j->result.report, &layers);
     report_add(&j->result.report, MODALITY_IMAGE, &im->step, v->n_rows, im->rows.n, compress_ms);
-    j->result.vision_ms += clock_ms() - begin - compress_ms;
     j->result.compress_ms += compress_ms;
     j->n_images_done++;
     return 0;

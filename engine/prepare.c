@@ -383,8 +383,12 @@ static int decode_images(struct preparation *p, struct err *e)
         if (image_decode(r->images[i].data, r->images[i].n, &image_limits_default, &im, e)) {
             return image_error(r, i, e);
         }
-        int rc =
-            vision_preprocess(j->engine->vision, &im, &j->arena, &j->prompt.images[i].pixels, e);
+        struct prompt_image *out = &j->prompt.images[i];
+        int rc = vision_preprocess(j->engine->vision, &im, &j->arena, &out->pixels, e);
+        if (job_uses_image_cache(j)) {
+            image_cache_key(j->scope, sizeof j->scope, &im, vision_info(j->engine->vision),
+                            step_in_tower(&out->step) ? &out->step : NULL, out->key);
+        }
         image_free(&im);
         if (rc) {
             return image_error(r, i, e);
@@ -451,6 +455,8 @@ struct job *job_prepare(struct engine *en, const struct engine_request *r, struc
     }
     snprintf(j->id, sizeof j->id, "%s", r->id ? r->id : "");
     j->plan = r->plan;
+    memcpy(j->scope, r->scope, sizeof j->scope);
+    j->cache_prompt = r->cache_prompt;
     report_init(&j->result.report, &j->plan);
     struct preparation p = {.job = j, .request = r, .last_user_message = -1};
     for (int m = 0; m < r->chat.n_messages; m++) {

@@ -106,6 +106,8 @@ static int submit(struct exchange *ex, struct chat_request *r, struct err *e)
         return err_set(e, ERR_CANCELLED, "the client left");
     }
     r->engine.id = ex->id;
+    _Static_assert(sizeof r->engine.scope == sizeof ex->scope, "a scope is the digest of a key");
+    memcpy(r->engine.scope, ex->scope, sizeof ex->scope);
     if (!r->seed_given) {
         r->engine.gen.seed = draw_seed();
     }

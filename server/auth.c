@@ -59,6 +59,24 @@ static int refuse(struct err *e, const char *what)
                       what);
 }
 
+/* The key of a bearer header, with its length. */
+static const char *bearer_key(const char *authorization, size_t *n)
+{
+    const char *key = authorization + 7 + strspn(authorization + 7, " ");
+    *n = strlen(key);
+    return key;
+}
+
+void auth_scope(const struct auth *a, const char *authorization, uint8_t out[AUTH_DIGEST_BYTES])
+{
+    memset(out, 0, AUTH_DIGEST_BYTES);
+    if (auth_required(a)) {
+        size_t n;
+        const char *key = bearer_key(authorization, &n);
+        digest(key, n, out);
+    }
+}
+
 int auth_check(const struct auth *a, const char *authorization, struct err *e)
 {
     if (!auth_required(a)) {
@@ -70,8 +88,8 @@ int auth_check(const struct auth *a, const char *authorization, struct err *e)
     if (strncasecmp(authorization, "Bearer ", 7) != 0) {
         return refuse(e, "only bearer keys are taken");
     }
-    const char *key = authorization + 7 + strspn(authorization + 7, " ");
-    size_t n = strlen(key);
+    size_t n;
+    const char *key = bearer_key(authorization, &n);
     uint8_t d[AUTH_DIGEST_BYTES] = {0};
     if (n <= LIMIT_API_KEY_BYTES) {
         digest(key, n, d);

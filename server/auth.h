@@ -23,5 +23,8 @@ bool auth_required(const struct auth *a);
 
 /* `authorization` is the header's value, NULL when absent. 0, or ERR_AUTH. */
 int auth_check(const struct auth *a, const char *authorization, struct err *e);
+/* Who sent a header that auth_check accepted: the digest of the key, or zeros when keys
+ * are not needed. */
+void auth_scope(const struct auth *a, const char *authorization, uint8_t out[AUTH_DIGEST_BYTES]);
 
 #endif

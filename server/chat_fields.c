@@ -64,6 +64,7 @@ static void load_defaults(struct fields *f, const struct generation_params *g)
         .seed = -1,
         .n = 1,
         .top_logprobs = -1,
+        .cache_prompt = true,
     };
 }
 
@@ -90,6 +91,7 @@ static int store(struct chat_request *r, const struct fields *f, struct err *e)
     g->seed = r->seed_given ? (uint64_t)f->seed : 0;
     r->stream = f->stream;
     r->return_progress = f->return_progress;
+    r->engine.cache_prompt = f->cache_prompt;
     return 0;
 }
 

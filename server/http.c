@@ -345,6 +345,9 @@ static int check_headers(struct exchange *ex, const char *method, const char *ve
     if (!ex->route) {
         return -1;
     }
+    if (!is_public) {
+        auth_scope(&s->auth, h.authorization, ex->scope);
+    }
     if (h.compression) {
         snprintf(ex->profile, sizeof ex->profile, "%s", h.compression);
     }

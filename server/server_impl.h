@@ -74,7 +74,8 @@ struct exchange {
     const char *allow;         /* of a 405 */
     char path[LIMIT_PATH_BYTES];
     char id[LIMIT_REQUEST_ID_BYTES + 1];
-    char profile[64]; /* X-Compression; "" = absent */
+    char profile[64];                 /* X-Compression; "" = absent */
+    uint8_t scope[AUTH_DIGEST_BYTES]; /* of the caches: whose key it is */
     uint64_t started_ns;
     bool checked;  /* headers were looked at */
     bool complete; /* its last byte is there */

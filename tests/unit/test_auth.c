@@ -18,6 +18,24 @@ TEST(auth_accepts_any_of_the_keys, "each configured key opens, in any case of th
     auth_clear(&a);
 }
 
+TEST(auth_scope_of_a_key,
+     "each key has a scope of its own, spaces do not; without keys there is one")
+{
+    uint8_t scope[4][AUTH_DIGEST_BYTES];
+    struct auth a;
+    struct err e = ERR_INIT;
+    CHECK_OK(auth_init(&a, keys, 2, &e), e);
+    auth_scope(&a, "Bearer first-key", scope[0]);
+    auth_scope(&a, "bearer   first-key", scope[1]);
+    auth_scope(&a, "Bearer second-key", scope[2]);
+    CHECK_INT(memcmp(scope[0], scope[1], AUTH_DIGEST_BYTES), ==, 0);
+    CHECK_INT(memcmp(scope[0], scope[2], AUTH_DIGEST_BYTES), !=, 0);
+    auth_clear(&a);
+    const uint8_t zeros[AUTH_DIGEST_BYTES] = {0};
+    auth_scope(&a, NULL, scope[3]);
+    CHECK_INT(memcmp(scope[3], zeros, AUTH_DIGEST_BYTES), ==, 0);
+}
+
 TEST(auth_refuses_everything_else, "no key, another scheme, prefixes, longer and huge keys")
 {
     static char huge[1 << 20];

@@ -306,6 +306,17 @@ TEST(chat_request_all_fields, "every field arrives where the engine looks for it
     chat_request_free(&r);
 }
 
+TEST(chat_request_cache_prompt, "caches may be used unless the client says no")
+{
+    struct chat_request r;
+    parse_ok(&r, "{" HELLO "}");
+    CHECK(r.engine.cache_prompt);
+    chat_request_free(&r);
+    parse_ok(&r, "{" HELLO ",\"cache_prompt\":false}");
+    CHECK(!r.engine.cache_prompt);
+    chat_request_free(&r);
+}
+
 TEST(chat_request_seeds, "-1 draws a seed; other numbers are taken as they are")
 {
     struct chat_request r;

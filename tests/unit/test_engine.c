@@ -2,102 +2,17 @@
  * What the numbers are is tested elsewhere; here it is that every job ends, exactly once,
  * with what was asked for, whoever runs beside it or leaves in between. */
 #include "base/alloc.h"
-#include "base/buf.h"
 #include "base/rng.h"
-#include "engine/engine.h"
 #include "tests/test.h"
+#include "tests/unit/engine_fixture.h"
 
 #include <ctype.h>
 #include <string.h>
 #include <unistd.h>
 
-#define TINY "tests/golden/tiny/llama-bpe.gguf"
-
-static struct engine *open_tiny(int n_parallel, int max_queue, int n_threads)
-{
-    struct engine_params p = {.model_path = TINY,
-                              .chat_template = "chatml",
-                              .n_parallel = n_parallel,
-                              .max_queue = max_queue,
-                              .n_threads = n_threads};
-    struct err e = ERR_INIT;
-    struct engine *en = engine_open(&p, &e);
-    if (!en) {
-        FAIL("engine_open: %s", e.msg);
-    }
-    return en;
-}
-
-/* One user message, a plan by profile name; everything else may be changed afterwards. */
-struct question {
-    struct chat_part part;
-    struct chat_message message;
-    struct engine_request request;
-};
-
-static void ask(struct question *q, const char *text, const char *profile, int max_tokens)
-{
-    struct err e = ERR_INIT;
-    memset(q, 0, sizeof *q);
-    q->part = (struct chat_part){.type = CHAT_PART_TEXT, .text = text, .text_len = strlen(text)};
-    q->message = (struct chat_message){.role = CHAT_USER, .parts = &q->part, .n_parts = 1};
-    q->request = (struct engine_request){.id = "test",
-                                         .chat = {.messages = &q->message, .n_messages = 1},
-                                         .gen = generation_params_default,
-                                         .add_generation_prompt = true};
-    q->request.gen.max_tokens = max_tokens;
-    q->request.gen.temperature = 0;
-    q->request.gen.ignore_eos = true;
-    CHECK_OK(plan_from_profile(&q->request.plan, profile, &e), e);
-}
-
-static struct job *submit(struct engine *en, const struct question *q)
-{
-    struct err e = ERR_INIT;
-    struct job *j = job_prepare(en, &q->request, &e);
-    if (!j) {
-        FAIL("job_prepare: %s", e.msg);
-    }
-    CHECK_OK(job_submit(j, &e), e);
-    return j;
-}
-
-/* Reads all events; text of every choice is joined with '|'. Returns the last type. */
-static enum job_event_type read_all(struct job *j, struct buf *text)
-{
-    buf_init(text, 1 << 20);
-    for (;;) {
-        struct job_event ev;
-        CHECK(job_wait(j, 60000));
-        job_next(j, &ev);
-        if (ev.type == JOB_EVENT_TEXT) {
-            for (size_t i = 0; i < ev.text_len; i++) { /* a random model writes NUL, too */
-                buf_putc(text, ev.text[i] ? ev.text[i] : '?');
-            }
-        } else if (ev.type == JOB_EVENT_DONE) {
-            CHECK(ev.finish != JOB_FINISH_NONE);
-            buf_putc(text, '|');
-        } else if (ev.type == JOB_EVENT_END || ev.type == JOB_EVENT_ERROR) {
-            return ev.type;
-        }
-    }
-}
-
-static char *answer_of(struct engine *en, const struct question *q)
-{
-    struct buf text;
-    struct job *j = submit(en, q);
-    if (read_all(j, &text) != JOB_EVENT_END) {
-        FAIL("job failed: %s", job_error(j)->msg);
-    }
-    job_free(j);
-    buf_append(&text, "", 0);
-    return buf_take(&text, NULL);
-}
-
 TEST(engine_answers, "a request ends with END, its counts and a complete bill")
 {
-    struct engine *en = open_tiny(2, 4, 2);
+    struct engine *en = open_tiny_engine(2, 4, 2);
     struct question q;
     struct buf text;
     ask(&q, "hello world, where is my order?", "balanced", 9);
@@ -122,7 +37,7 @@ TEST(engine_answers, "a request ends with END, its counts and a complete bill")
 
 TEST(engine_same_beside_others, "greedy text is the same alone and beside three others")
 {
-    struct engine *en = open_tiny(4, 8, 2);
+    struct engine *en = open_tiny_engine(4, 8, 2);
     struct question q[4];
     const char *texts[] = {"hello world", "the shop", "a red jacket, size 42", "12345"};
     char *alone[4];
@@ -147,7 +62,7 @@ TEST(engine_same_beside_others, "greedy text is the same alone and beside three 
 
 TEST(engine_choices_and_seed, "n answers end one by one; the same seed gives the same text")
 {
-    struct engine *en = open_tiny(1, 4, 1);
+    struct engine *en = open_tiny_engine(1, 4, 1);
     struct question q;
     ask(&q, "hello", "off", 6);
     q.request.gen.temperature = 1;
@@ -174,7 +89,7 @@ TEST(engine_choices_and_seed, "n answers end one by one; the same seed gives the
 
 TEST(engine_stop_string, "a stop string ends the answer before itself")
 {
-    struct engine *en = open_tiny(1, 4, 1);
+    struct engine *en = open_tiny_engine(1, 4, 1);
     struct question q;
     ask(&q, "hello world", "off", 24);
     char *whole = answer_of(en, &q);
@@ -198,7 +113,7 @@ TEST(engine_stop_string, "a stop string ends the answer before itself")
 
 TEST(engine_logprobs, "every token has a logprob, and the chosen one leads the list when greedy")
 {
-    struct engine *en = open_tiny(1, 4, 1);
+    struct engine *en = open_tiny_engine(1, 4, 1);
     struct question q;
     ask(&q, "hello", "off", 5);
     q.request.gen.n_top_logprobs = 3;
@@ -241,7 +156,7 @@ TEST(engine_context_length, "a prompt longer than the context is refused with bo
 
 TEST(engine_pictures_without_tower, "a picture sent to a text model is refused by name")
 {
-    struct engine *en = open_tiny(1, 1, 1);
+    struct engine *en = open_tiny_engine(1, 1, 1);
     struct question q;
     ask(&q, "", "off", 4);
     q.part = (struct chat_part){.type = CHAT_PART_IMAGE};
@@ -256,7 +171,7 @@ TEST(engine_pictures_without_tower, "a picture sent to a text model is refused b
 
 TEST(engine_queue_full, "beyond the slots and the queue a request is told to come back")
 {
-    struct engine *en = open_tiny(1, 1, 1);
+    struct engine *en = open_tiny_engine(1, 1, 1);
     struct question q;
     ask(&q, "hello world", "off", 200);
     struct job *jobs[3];
@@ -283,27 +198,9 @@ TEST(engine_queue_full, "beyond the slots and the queue a request is told to com
     engine_close(en);
 }
 
-/* After everything ended, the engine's books must balance and nothing may be held. */
-static void check_idle(struct engine *en, uint64_t submitted)
-{
-    struct engine_stats s;
-    for (int i = 0; i < 2000; i++) {
-        engine_stats(en, &s);
-        if (s.n_running == 0 && s.n_waiting == 0 && s.kv_used_bytes == 0) {
-            break;
-        }
-        usleep(1000);
-    }
-    CHECK_INT(s.n_running + s.n_waiting, ==, 0);
-    CHECK_INT(s.kv_used_bytes, ==, 0);
-    CHECK_INT(s.n_done + s.n_cancelled + s.n_failed, ==, submitted);
-    CHECK_INT(s.n_failed, ==, 0);
-    CHECK(s.alive);
-}
-
 TEST(engine_cancel_anywhere, "jobs cancelled or freed at any moment leave nothing behind")
 {
-    struct engine *en = open_tiny(3, 16, 2);
+    struct engine *en = open_tiny_engine(3, 16, 2);
     struct question q;
     ask(&q, "hello world, this is a question about an order", "balanced", 40);
     struct rng r;
@@ -336,7 +233,7 @@ TEST(engine_cancel_anywhere, "jobs cancelled or freed at any moment leave nothin
 
 TEST(engine_close_ends_jobs, "closing the engine ends every job with an error, none hangs")
 {
-    struct engine *en = open_tiny(1, 4, 1);
+    struct engine *en = open_tiny_engine(1, 4, 1);
     struct question q;
     ask(&q, "hello world", "off", 2000);
     struct job *jobs[3];
@@ -363,7 +260,7 @@ TEST(engine_close_ends_jobs, "closing the engine ends every job with an error, n
 
 TEST(engine_out_of_memory, "each failing allocation of a request ends in an error or an answer")
 {
-    struct engine *en = open_tiny(1, 4, 1);
+    struct engine *en = open_tiny_engine(1, 4, 1);
     struct question q;
     ask(&q, "hello world", "balanced", 3);
     char *want = answer_of(en, &q);

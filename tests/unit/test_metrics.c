@@ -16,6 +16,8 @@ static struct metrics *filled(void)
     struct job_result r = {.prompt_rows = 90,
                            .image_rows = 64,
                            .cached_rows = 10,
+                           .images_queried = 3,
+                           .images_cached = 2,
                            .completion_tokens = 11,
                            .first_token_ms = 30,
                            .predicted_ms = 1000,
@@ -59,7 +61,8 @@ TEST(metrics_values, "what was counted is what is shown")
         "tamp_compression_ratio_bucket{modality=\"image\",le=\"0.25\"} 1\n",
         "tamp_compression_skipped_total{reason=\"too_short\"} 1\n",
         "tamp_build_info{version=\"1.2.3\"} 1\n",
-        "tamp_image_cache_hits_total 0\n",
+        "tamp_image_cache_queries_total 3\n",
+        "tamp_image_cache_hits_total 2\n",
     };
     struct metrics *m = filled();
     struct buf out;

@@ -52,8 +52,12 @@ float *vision_fixture_picture(struct vision_fixture *f, const char *name)
 
 /* -- a small GGUF writer ------------------------------------------------------------ */
 
-const struct tiny_clip tiny_clip_default = {
-    .projector = "internvl", .image_size = 8, .class_token = true, .n_layer = 2, .seed = 7};
+const struct tiny_clip tiny_clip_default = {.projector = "internvl",
+                                            .image_size = 8,
+                                            .class_token = true,
+                                            .n_layer = 2,
+                                            .seed = 7,
+                                            .n_out = TINY_OUT};
 
 struct writer {
     const struct tiny_clip *t;
@@ -213,12 +217,12 @@ static void write_projector(struct writer *w)
     if (strcmp(w->t->projector, "internvl") == 0) {
         norm(w, "mm.model.mlp.0", n_in);
         linear(w, "mm.model.mlp.1", n_in, 10);
-        linear(w, "mm.model.mlp.3", 10, TINY_OUT);
+        linear(w, "mm.model.mlp.3", 10, (uint64_t)w->t->n_out);
     } else if (strcmp(w->t->projector, "mlp") == 0) {
         linear(w, "mm.0", TINY_EMBD, 10);
-        linear(w, "mm.2", 10, TINY_OUT);
+        linear(w, "mm.2", 10, (uint64_t)w->t->n_out);
     } else {
-        uint64_t ne[2] = {n_in, TINY_OUT};
+        uint64_t ne[2] = {n_in, (uint64_t)w->t->n_out};
         tensor(w, "mm.model.fc.weight", 2, ne);
     }
 }

@@ -35,6 +35,7 @@ struct tiny_clip {
     const char *skip_tensor;
     const char *legacy_names; /* "1": ffn_up and ffn_down exchanged */
     uint64_t seed;
+    int n_out; /* width of the rows */
 };
 extern const struct tiny_clip tiny_clip_default;
 
