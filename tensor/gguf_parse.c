@@ -506,7 +506,7 @@ static int parse_header(struct reader *r)
         return bad_at(r, ERR_FORMAT, 0, "a GGUF header needs %u bytes, have %zu", HEADER_BYTES,
                       g->size);
     }
-    if (memcmp(g->base, "GGUF", 4)) {
+    if (memcmp(g->base, "GGUF", 4) != 0) {
         return bad_at(r, ERR_FORMAT, 0, "this is not a GGUF file: it does not begin with GGUF");
     }
     r->at = 4;
