@@ -56,7 +56,7 @@ def loading() -> None:
             if answer.status == 503:
                 check_error(answer, 503, "loading")
                 check("retry-after" in answer.headers, "Retry-After")
-                refused = server.chat(user("hi"))
+                refused = server.chat(user("hi", max_tokens=1))
                 if refused.status == 503:
                     check_error(refused, 503, "loading")
         check(seen == {200, 503}, f"statuses {seen}")
