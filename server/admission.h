@@ -42,7 +42,7 @@ void slot_unhold(struct slot *slot);
 
 /* From any thread: resumes the connection if it is suspended, else makes the next
  * slot_wait return at once. The argument is a struct slot. */
-void slot_ring(void *slot);
+void slot_ring(void *arg);
 /* On the event loop: true = suspended until the bell rings, false = it rang already. */
 bool slot_wait(struct slot *slot);
 

@@ -407,8 +407,6 @@ static enum http_next start(struct exchange *ex)
 {
     struct err e = ERR_INIT;
     if (enter(ex, &e)) {
-        metrics_add(ex->server->metrics, METRIC_REJECTED,
-                    e.code == ERR_BUSY ? "reason=\"queue_full\"" : "reason=\"unavailable\"", 1);
         return http_answer_error(ex, &e);
     }
     struct slot *slot = ex->slot;

@@ -270,9 +270,20 @@ static bool must_close(const struct exchange *ex, const struct err *e)
     return atomic_load(&ex->server->draining);
 }
 
+static void count_rejected(const struct exchange *ex, const struct err *e)
+{
+    char labels[96];
+    snprintf(labels, sizeof labels, "reason=\"%.60s\"",
+             e->reason ? e->reason : err_code_name(e->code));
+    metrics_add(ex->server->metrics, METRIC_REJECTED, labels, 1);
+}
+
 enum http_next http_answer_error(struct exchange *ex, const struct err *e)
 {
     int status = api_error_status(e);
+    if (status < 500 || status == 503) { /* 500: not refused, but failed */
+        count_rejected(ex, e);
+    }
     struct buf body;
     buf_init(&body, 8192);
     api_error_render(e, &body);
@@ -360,17 +371,8 @@ static int check_headers(struct exchange *ex, const char *method, const char *ve
     return ex->route->admit ? ex->route->admit(ex, e) : 0;
 }
 
-static void count_rejected(const struct exchange *ex, const struct err *e)
-{
-    char labels[96];
-    snprintf(labels, sizeof labels, "reason=\"%.60s\"",
-             e->reason ? e->reason : err_code_name(e->code));
-    metrics_add(ex->server->metrics, METRIC_REJECTED, labels, 1);
-}
-
 static enum MHD_Result refuse(struct exchange *ex, const struct err *e)
 {
-    count_rejected(ex, e);
     pthread_mutex_lock(&ex->server->conns_lock);
     ex->conn->linger = true;
     pthread_mutex_unlock(&ex->server->conns_lock);

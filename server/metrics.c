@@ -43,7 +43,7 @@ static const struct metric_info table[METRIC_COUNT] = {
                         "Requests in prefill or decode."},
     [METRIC_WAITING] = {"tamp_num_requests_waiting", GAUGE, false, NULL, "Requests in the queue."},
     [METRIC_REJECTED] = {"tamp_requests_rejected_total", COUNTER, true, NULL,
-                         "Requests refused before any work, by reason."},
+                         "Requests refused, by reason."},
     [METRIC_CANCELLED] = {"tamp_requests_cancelled_total", COUNTER, true, NULL,
                           "Requests given up, by the phase they were in."},
     [METRIC_PROMPT_TOKENS] = {"tamp_prompt_tokens_total", COUNTER, false, NULL, "Prompt rows run."},

@@ -207,3 +207,18 @@ TEST(server_queue_timeout, "who waits too long for a slot gets 503, a code and R
     wait_until_idle(r.engine, &s);
     end(&r);
 }
+
+TEST(server_counts_refusals, "what is refused is counted by its reason, wherever it is found")
+{
+    struct running r = start(1, (struct server_times){0});
+    struct buf got;
+    int fd = dial(&r, 0);
+    post(fd, "\"n\":0");
+    say(fd, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    read_to_end(fd, &got);
+    check_holds(&got, "\"code\":\"out_of_range\"");
+    check_holds(&got, "tamp_requests_rejected_total{reason=\"out_of_range\"} 1");
+    buf_free(&got);
+    close(fd);
+    end(&r);
+}
