@@ -111,13 +111,18 @@ TEST(http_body_rules, "media type, encoding and length of a body")
 TEST(http_host_allow_list, "only names of this machine on loopback")
 {
     static const char *const good[] = {"localhost",      "LOCALHOST:80", "127.0.0.1",
-                                       "127.0.0.1:8080", "[::1]",        "[::1]:9"};
+                                       "127.0.0.1:8080", "[::1]",        "[::1]:9",
+                                       "127.0.0.2:8080"};
     static const char *const wrong[] = {"evil.example",
                                         "localhost.evil.example",
                                         "127.0.0.1.nip.io",
                                         "localhost:",
                                         "localhost:8a",
-                                        "127.0.0.10",
+                                        "128.0.0.1",
+                                        "127.0.0.1.",
+                                        "[::1",
+                                        "[::2]",
+                                        "[::1]x",
                                         "",
                                         "127.1"};
     struct err e = ERR_INIT;
