@@ -10,6 +10,7 @@
 #include "cmd/greeting.h"
 #include "cmd/plan_text.h"
 #include "config/version.h"
+#include "server/limits.h"
 #include "server/server.h"
 #include "vision/image.h"
 
@@ -95,6 +96,21 @@ static void harden(void)
     const struct rlimit none = {0, 0};
     if (setrlimit(RLIMIT_CORE, &none) || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) {
         log_event(LOG_WARN, "core files or new privileges could not be switched off");
+    }
+}
+
+/* A socket for each connection and each that lingers, and some for files and pipes.
+ * Shells often give 1024. */
+static void raise_descriptor_limit(void)
+{
+    const rlim_t needed = LIMIT_CONNECTIONS + LIMIT_LINGERING + 128;
+    struct rlimit l;
+    if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < needed) {
+        l.rlim_cur = l.rlim_max < needed ? l.rlim_max : needed;
+        if (setrlimit(RLIMIT_NOFILE, &l) || l.rlim_cur < needed) {
+            log_event(LOG_WARN, "few file descriptors: connections may have to wait",
+                      log_i64("have", (int64_t)l.rlim_cur), log_i64("needed", (int64_t)needed));
+        }
     }
 }
 
@@ -204,6 +220,7 @@ static int serve(const struct config *c)
         return cmd_fail("serve", EXIT_USAGE, &e);
     }
     harden();
+    raise_descriptor_limit();
     if (catch_signals(&e)) {
         return cmd_fail("serve", EXIT_FAILED, &e);
     }

@@ -5,7 +5,8 @@
  * Choices where the contract leaves one: a number written 1.0 is not an integer; a seed
  * beyond 2^53 - 1 is refused (JSON numbers are doubles) and -1 draws one, as in
  * llama.cpp; max_tokens beyond the context is cut by the engine; keys in another case
- * are unknown fields; the `compression` field wins over the X-Compression header. */
+ * are unknown fields; the `compression` field wins over the X-Compression header;
+ * timings_per_token is checked and has no effect, timings come with the last chunk. */
 #ifndef TAMP_SERVER_CHAT_REQUEST_H
 #define TAMP_SERVER_CHAT_REQUEST_H
 
