@@ -28,6 +28,6 @@ struct json_scan_info {
 /* 0, or -1 with reason invalid_json, json_too_deep, json_too_large, invalid_utf8,
  * invalid_string, duplicate_key or out_of_range; the message gives the byte offset and
  * e->param the member of the outermost object. info may be NULL. */
-int json_scan(const char *s, size_t n, struct json_scan_info *info, struct err *e);
+int json_scan(const char *text, size_t n, struct json_scan_info *info, struct err *e);
 
 #endif
