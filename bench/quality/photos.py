@@ -2,8 +2,9 @@
 """How often is the answer to a product photo right, under each compression plan?
 
 Asks a running tamp (or any OpenAI-compatible server) one question about every N-th
-labelled photo and counts the answers that name exactly the right kind. Greedy, so a
-second run gives the same table. Needs only the standard library.
+labelled photo. "exact" counts the answers that are word for word the expected one,
+"kind" those that name the right kind somewhere ("This is gala (apple)." for an apple).
+Greedy, so a second run gives the same table. Needs only the standard library.
 
     bench/quality/photos.py --data ../shared/data/products --url http://127.0.0.1:8080
 """
@@ -36,6 +37,11 @@ def wilson(right: int, n: int) -> tuple[float, float]:
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     return middle - half, middle + half
+
+
+def share(right: int, n: int) -> str:
+    low, high = wilson(right, n)
+    return f"{right} = {right / n:.2f} ({low:.2f}-{high:.2f})"
 
 
 def ask(url: str, picture: bytes, question: str, plan: object, key: str | None) -> tuple[str, dict]:
@@ -93,7 +99,8 @@ def main() -> int:
     photos = choose(json.loads(labels_file.read_text()), a.split, a.count)
     question, expected = QUESTIONS[a.question]
     plans = {"peer": None} if a.peer else {k: PLANS[k] for k in a.plans.split(",")}
-    right = {k: 0 for k in plans}
+    exact = {k: 0 for k in plans}
+    kind = {k: 0 for k in plans}
     rows = {k: 0 for k in plans}
     ms = {k: [] for k in plans}
     record = []
@@ -105,7 +112,8 @@ def main() -> int:
             begin = time.monotonic()
             text, answer = ask(a.url, picture, question, plan, a.key)
             ms[name].append((time.monotonic() - begin) * 1e3)
-            right[name] += text.strip() == want
+            exact[name] += text.strip() == want
+            kind[name] += photo["kind"].lower() in text.lower()
             rows[name] += answer["usage"]["prompt_tokens"]
             record.append({"file": photo["file"], "plan": name, "want": want, "got": text})
         if progress:
@@ -113,13 +121,12 @@ def main() -> int:
     if progress:
         print(file=sys.stderr)
     print(f"{len(photos)} photos of {a.split}, \"{question}\"")
-    print("| plan | right | share (95 %) | prompt rows | median ms |")
+    print("| plan | exact (95 %) | kind (95 %) | prompt rows | median ms |")
     print("|---|---|---|---|---|")
     for name in plans:
-        low, high = wilson(right[name], len(photos))
         times = sorted(ms[name])
         print(
-            f"| {name} | {right[name]} | {right[name] / len(photos):.2f} ({low:.2f}-{high:.2f}) "
+            f"| {name} | {share(exact[name], len(photos))} | {share(kind[name], len(photos))} "
             f"| {rows[name] / len(photos):.0f} | {times[len(times) // 2]:.0f} |"
         )
     if a.json:
