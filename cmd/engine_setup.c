@@ -44,6 +44,7 @@ struct engine *engine_setup(const struct config *c, struct err *e)
             .mmproj_path = mmproj,
             .chat_template = *c->chat_template ? c->chat_template : NULL,
             .kernel = strcmp(c->kernel, "auto") == 0 ? NULL : c->kernel,
+            .full_precision = c->precision == PRECISION_F32,
             .ctx_size = (int)c->ctx_size,
             .n_threads = (int)c->threads,
             .n_parallel = (int)c->parallel,

@@ -33,9 +33,9 @@ static void print_plan(const struct plan *plan, struct buf *out)
 
 static void print_computing(const struct engine_info *info, struct buf *out)
 {
-    buf_printf(out, "computing    %s kernels, %d thread%s, OpenBLAS core %s, %d requests at once\n",
-               info->kernel, info->n_threads, info->n_threads == 1 ? "" : "s", info->blas_core,
-               info->n_parallel);
+    buf_printf(out, "computing    %s in %s, %d thread%s, OpenBLAS core %s, %d requests at once\n",
+               info->kernel, info->precision, info->n_threads, info->n_threads == 1 ? "" : "s",
+               info->blas_core, info->n_parallel);
     if (info->blas_correction && *info->blas_correction) {
         buf_printf(out, "             %s\n", info->blas_correction);
     }

@@ -15,6 +15,7 @@
 #define BOTH               (CONFIG_SERVE | CONFIG_RUN)
 
 static const char *const log_formats[] = {"logfmt", "json", NULL};
+static const char *const precisions[] = {"int8", "f32", NULL};
 static const char *const log_levels[] = {"debug", "info", "warn", "error", NULL};
 
 #define AT(member) offsetof(struct config, member)
@@ -103,6 +104,17 @@ static const struct schema_option options[] = {
      .help = "set of compute kernels, for comparisons and bug reports; auto takes the fastest that "
              "the CPU can run",
      .offset = AT(kernel),
+     .commands = BOTH},
+    {.name = "precision",
+     .group = "Computing",
+     .type = SCHEMA_ENUM,
+     .def = "int8",
+     .choices = precisions,
+     .metavar = "NAME",
+     .unit = "",
+     .help = "int8 keeps the file's weights in a layout for fast integer kernels and rounds "
+             "activations to 8 bits; f32 computes in single precision, several times slower",
+     .offset = AT(precision),
      .commands = BOTH},
 
     {.name = "image-cache-mb",

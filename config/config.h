@@ -14,6 +14,8 @@
 /* Which sub-commands take an option. */
 enum config_command { CONFIG_SERVE = 1, CONFIG_RUN = 2 };
 
+enum config_precision { PRECISION_INT8, PRECISION_F32 };
+
 /* One entry of `profiles:` in the file. What `from` and `set` mean is for compress/plan. */
 struct config_profile {
     char *name;
@@ -30,6 +32,7 @@ struct config {
     int64_t ctx_size, max_images, image_cache_mb;
     int64_t threads, parallel;
     char *kernel;
+    int precision; /* enum config_precision */
     char *profile, *compression;
     int log_format; /* enum log_format */
     int log_level;  /* enum log_level */

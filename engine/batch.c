@@ -290,6 +290,7 @@ static int add_prefill(struct engine *en, struct pass *p, struct job *j, struct 
     p->slices[p->n] = (struct decoder_slice){.kv = &j->kv,
                                              .rows = r,
                                              .hook = p->hooks[p->n].run ? &p->hooks[p->n] : NULL,
+                                             .is_prompt = true,
                                              .logits = last ? j->logits : NULL};
     p->prefill_rows = r->n;
     p->jobs[p->n++] = j;

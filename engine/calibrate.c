@@ -85,7 +85,8 @@ static int run_text(struct engine *en, struct kv_cache *kv, struct err *e)
     decoder_embed(en->decoder, ids, n, rows.x, &en->compute);
     measure_layer(&m, -1, &rows);
     struct stage_hook hook = {measure_everywhere, measure, &m};
-    struct decoder_slice slice = {.kv = kv, .rows = &rows, .hook = &hook, .logits = logits};
+    struct decoder_slice slice = {
+        .kv = kv, .rows = &rows, .hook = &hook, .is_prompt = true, .logits = logits};
     return decoder_run(en->decoder, &slice, 1, &en->compute, a, e);
 }
 

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "tensor/blas.h"
+#include "tensor/gguf.h"
 #include "tensor/kernels.h"
 #include "vision/image.h"
 
@@ -141,6 +142,7 @@ static void fill_info(struct engine *en)
         .projector = v ? v->projector : NULL,
         .mmproj_name = v ? v->name : NULL,
         .kernel = en->compute.kernels->name,
+        .precision = en->params.full_precision ? "f32" : "int8",
         .blas_core = blas_core_name(),
         .blas_correction = blas_correction(),
         .n_vocab = d->n_vocab,
@@ -173,6 +175,21 @@ static int copy_params(struct engine *en, const struct engine_params *p, struct 
     return 0;
 }
 
+/* The packed copies are what is read from now on; the pages of the file that they came
+ * from need not stay in memory. */
+static int pack_weights(struct engine *en, struct err *e)
+{
+    if (en->params.full_precision) {
+        return 0;
+    }
+    if (decoder_pack(en->decoder, &en->compute, e) ||
+        (en->vision && vision_pack(en->vision, &en->compute, e))) {
+        return -1;
+    }
+    gguf_release_pages(en->model_file);
+    return 0;
+}
+
 static int start(struct engine *en, struct err *e)
 {
     en->compute.kernels = kernels_choose(en->params.kernel, e);
@@ -181,7 +198,7 @@ static int start(struct engine *en, struct err *e)
     }
     en->compute.pool =
         pool_new(en->params.n_threads ? en->params.n_threads : threads_available(), e);
-    if (!en->compute.pool || open_model(en, e) || open_vision(en, e)) {
+    if (!en->compute.pool || open_model(en, e) || open_vision(en, e) || pack_weights(en, e)) {
         return -1;
     }
     fill_info(en);

@@ -273,7 +273,7 @@ static int pass_begin(struct pass *p, struct err *e)
         p->segments[s].n = p->slices[s].rows->n;
         p->n += p->segments[s].n;
     }
-    if (pass_alloc(p, e) || attention_init(&p->attention, &shape, p->compute, p->scratch, e)) {
+    if (pass_alloc(p, e) || attention_init(&p->attention, &shape, &p->compute, p->scratch, e)) {
         return -1;
     }
     for (int s = 0; s < p->n_slices; s++) {
@@ -323,8 +323,10 @@ int decoder_run(const struct decoder *d, struct decoder_slice *slices, int n_sli
 {
     struct arena_mark mark = arena_mark(scratch);
     struct pass p = {
-        .d = d, .slices = slices, .n_slices = n_slices, .compute = c, .scratch = scratch};
+        .d = d, .slices = slices, .n_slices = n_slices, .compute = *c, .scratch = scratch};
+    p.compute.bulk = true;
     for (int s = 0; s < n_slices; s++) {
+        p.compute.bulk &= slices[s].is_prompt;
         if (check_slice(d, &slices[s], e)) {
             return -1;
         }

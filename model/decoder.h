@@ -24,6 +24,9 @@ struct decoder_info {
 /* The mapping stays the caller's and must outlive the decoder. */
 struct decoder *decoder_open(const struct gguf *g, struct err *e);
 void decoder_close(struct decoder *d);
+/* Make the int8 copies of all matrices (weight_pack): several times faster, activations
+ * rounded to 8 bits. Before the first pass, by one thread. */
+int decoder_pack(struct decoder *d, const struct compute *c, struct err *e);
 const struct decoder_info *decoder_info(const struct decoder *d);
 struct kv_shape decoder_kv_shape(const struct decoder *d);
 
@@ -38,6 +41,8 @@ struct decoder_slice {
     struct rows *rows;   /* consumed: x is overwritten layer by layer, n may shrink at a hook */
     const struct stage_hook *hook; /* lm-layer stage; may be NULL. it may merge rows only
                                       after the cutoffs the kv cache was made for */
+    bool is_prompt;                /* rows of a prompt: if all slices are, weights may go through
+                                      matrix units (compute.bulk) */
     bool use_log_mass;             /* add log(mass) of each key row to the attention logits */
     bool all_logits;               /* logits of every row that is left; else of the last row only */
     float *logits;                 /* out: [1 or rows left, n_vocab], or NULL = none wanted */

@@ -32,7 +32,7 @@ static void for_rows(const struct pass *p, int il,
                      void (*fn)(const struct row_work *w, int begin, int end))
 {
     struct row_work w = {p, &p->d->layers[il], il, fn};
-    pool_run(p->n >= POOL_ROWS ? p->compute->pool : NULL, row_worker, &w);
+    pool_run(p->n >= POOL_ROWS ? p->compute.pool : NULL, row_worker, &w);
 }
 
 void pass_norm(const struct pass *p, const float *w, int begin, int end)
@@ -112,7 +112,14 @@ static void ffn_residual_rows(const struct row_work *w, int begin, int end)
 int pass_linear(const struct pass *p, const struct weight *w, const float *x, float *y,
                 struct err *e)
 {
-    return p->n == 0 ? 0 : weight_matmul(w, x, w->n_in, p->n, y, w->n_out, p->compute, e);
+    return p->n == 0 ? 0 : weight_matmul(w, x, w->n_in, p->n, y, w->n_out, &p->compute, e);
+}
+
+/* Several weights of the same input, p->y. */
+static int several_linears(const struct pass *p, const struct weight *const *w, float *const *y,
+                           int n, struct err *e)
+{
+    return p->n == 0 ? 0 : weight_matmul_shared(w, y, n, p->y, p->n, &p->compute, e);
 }
 
 /* Append the rows of one slice to its cache in this layer. */
@@ -137,10 +144,34 @@ static void store_slice(struct pass *p, int s, int il)
         for (int i = 0; i < segment->n; i++, to += (size_t)shape.head_dim) {
             size_t from = ((size_t)(segment->first + i) * (size_t)shape.n_head_kv + (size_t)head) *
                           (size_t)shape.head_dim;
-            p->compute->kernels->f32_to_f16(g->k + to, p->k + from, shape.head_dim);
-            p->compute->kernels->f32_to_f16(g->v + to, p->v + from, shape.head_dim);
+            p->compute.kernels->f32_to_f16(g->k + to, p->k + from, shape.head_dim);
+            p->compute.kernels->f32_to_f16(g->v + to, p->v + from, shape.head_dim);
         }
     }
+}
+
+/* In the last block the rows that nobody needs afterwards leave between keys and queries. */
+static int project(struct pass *p, int il, struct err *e)
+{
+    const struct decoder_layer *l = &p->d->layers[il];
+    const struct weight *const w[] = {&l->k, &l->v, &l->q};
+    float *const y[] = {p->k, p->v, p->q};
+    bool is_last = il == p->d->hp.n_layer - 1;
+    if (several_linears(p, w, y, is_last ? 2 : 3, e)) {
+        return -1;
+    }
+    for_rows(p, il, turn_keys);
+    for (int s = 0; s < p->n_slices; s++) {
+        store_slice(p, s, il);
+    }
+    if (is_last) {
+        pass_keep_needed(p);
+        if (pass_linear(p, &l->q, p->y, p->q, e)) {
+            return -1;
+        }
+    }
+    for_rows(p, il, turn_queries);
+    return 0;
 }
 
 static void attend(struct pass *p, int il)
@@ -167,26 +198,17 @@ int pass_block(struct pass *p, int il, struct err *e)
 {
     const struct decoder_layer *l = &p->d->layers[il];
     for_rows(p, il, attn_norm_rows);
-    if (pass_linear(p, &l->k, p->y, p->k, e) || pass_linear(p, &l->v, p->y, p->v, e)) {
+    if (project(p, il, e)) {
         return -1;
     }
-    for_rows(p, il, turn_keys);
-    for (int s = 0; s < p->n_slices; s++) {
-        store_slice(p, s, il);
-    }
-    if (il == p->d->hp.n_layer - 1) {
-        pass_keep_needed(p);
-    }
-    if (pass_linear(p, &l->q, p->y, p->q, e)) {
-        return -1;
-    }
-    for_rows(p, il, turn_queries);
     attend(p, il);
     if (pass_linear(p, &l->attn_out, p->attended, p->y, e)) {
         return -1;
     }
     for_rows(p, il, attention_to_ffn_rows);
-    if (pass_linear(p, &l->gate, p->y, p->gate, e) || pass_linear(p, &l->up, p->y, p->up, e)) {
+    const struct weight *const wide[] = {&l->gate, &l->up};
+    float *const y[] = {p->gate, p->up};
+    if (several_linears(p, wide, y, 2, e)) {
         return -1;
     }
     for_rows(p, il, activate_rows);

@@ -19,7 +19,7 @@ struct pass {
     struct segment *segments; /* [n_slices] */
     int n_slices;
     int n; /* rows of all segments */
-    const struct compute *compute;
+    struct compute compute;
     struct arena *scratch;
     struct attention attention;
     struct attention_job *jobs; /* [n_slices] */

@@ -172,6 +172,19 @@ struct decoder *decoder_open(const struct gguf *g, struct err *e)
     return d;
 }
 
+int decoder_pack(struct decoder *d, const struct compute *c, struct err *e)
+{
+    for (int i = 0; i < d->hp.n_layer; i++) {
+        struct decoder_layer *l = &d->layers[i];
+        if (weight_pack(&l->q, c, e) || weight_pack(&l->k, c, e) || weight_pack(&l->v, c, e) ||
+            weight_pack(&l->attn_out, c, e) || weight_pack(&l->gate, c, e) ||
+            weight_pack(&l->up, c, e) || weight_pack(&l->down, c, e)) {
+            return -1;
+        }
+    }
+    return weight_pack(&d->output, c, e);
+}
+
 static void clear_layer(struct decoder_layer *l)
 {
     float *vectors[] = {l->attn_norm,      l->q_norm,   l->k_norm,

@@ -5,11 +5,16 @@
 
 #include "base/threads.h"
 
+#include <stdbool.h>
+
 struct kernels;
 
 struct compute {
     struct pool *pool;             /* NULL = the calling thread alone */
     const struct kernels *kernels; /* from kernels_choose, never NULL */
+    /* Rows of prompts and pictures: packed weights may go through matrix units, whose bits
+     * differ from those of the loops that make answers. */
+    bool bulk;
 };
 
 #endif

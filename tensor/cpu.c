@@ -12,8 +12,12 @@
 /* F, DQ, BW, VL */
 #define LEAF7_EBX_AVX512 (1u << 16 | 1u << 17 | 1u << 30 | 1u << 31)
 /* Register state that the system saves: SSE and AVX; opmask and both ZMM halves. */
-#define XCR0_AVX    0x06u
-#define XCR0_AVX512 0xe6u
+#define XCR0_AVX         0x06u
+#define XCR0_AVX512      0xe6u
+#define XCR0_AMX         0x60000u /* tile configuration and tiles */
+#define LEAF7_ECX_VNNI   (1u << 11)
+#define LEAF7_EDX_AMX    (1u << 22 | 1u << 24) /* bf16, tiles */
+#define LEAF7_1_EAX_BF16 (1u << 5)
 
 static uint32_t saved_state(void)
 {
@@ -41,6 +45,10 @@ struct cpu_features cpu_features(void)
     f.avx2 = (b & LEAF7_EBX_AVX2) && (saved & XCR0_AVX) == XCR0_AVX;
     f.avx512 = f.avx2 && (b & LEAF7_EBX_AVX512) == LEAF7_EBX_AVX512 &&
                (saved & XCR0_AVX512) == XCR0_AVX512;
+    f.avx512_vnni = f.avx512 && (c & LEAF7_ECX_VNNI);
+    bool tiles = (d & LEAF7_EDX_AMX) == LEAF7_EDX_AMX && (saved & XCR0_AMX) == XCR0_AMX;
+    f.amx_bf16 =
+        f.avx512_vnni && tiles && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & LEAF7_1_EAX_BF16);
     return f;
 }
 #else

@@ -6,8 +6,10 @@
 #include <stdbool.h>
 
 struct cpu_features {
-    bool avx2;   /* AVX2, FMA and F16C, and the system saves the registers */
-    bool avx512; /* F, BW, DQ and VL, and the system saves the registers */
+    bool avx2;        /* AVX2, FMA and F16C, and the system saves the registers */
+    bool avx512;      /* F, BW, DQ and VL, and the system saves the registers */
+    bool avx512_vnni; /* avx512 with vpdpbusd */
+    bool amx_bf16;    /* avx512_vnni, AVX-512 BF16 and tiles of bf16 that the system saves */
 };
 
 struct cpu_features cpu_features(void);

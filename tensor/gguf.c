@@ -81,6 +81,12 @@ void gguf_close(struct gguf *g)
     }
 }
 
+void gguf_release_pages(const struct gguf *g)
+{
+    /* Failure costs memory, nothing else. */
+    (void)madvise((void *)(uintptr_t)g->base, g->size, MADV_DONTNEED);
+}
+
 const char *gguf_path(const struct gguf *g)
 {
     return g->path;

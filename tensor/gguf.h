@@ -72,6 +72,9 @@ struct gguf;
 /* NULL with *e set ("FILE: at byte N: what, have/want"). */
 struct gguf *gguf_open(const char *path, struct err *e);
 void gguf_close(struct gguf *g); /* every view becomes invalid */
+/* The mapping stays valid, but its pages need not stay in memory: they are read again when
+ * touched. For after a copy was made of what is used often. */
+void gguf_release_pages(const struct gguf *g);
 
 const char *gguf_path(const struct gguf *g);
 uint32_t gguf_version(const struct gguf *g);

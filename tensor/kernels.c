@@ -3,6 +3,7 @@
 
 #include "tensor/cpu.h"
 #include "tensor/kernels_impl.h"
+#include "tensor/packed_kernels.h"
 
 #include <stdbool.h>
 #include <string.h>
@@ -17,6 +18,16 @@ static bool has_avx2(void)
 {
     return cpu_features().avx2;
 }
+
+static bool has_vnni(void)
+{
+    return cpu_features().avx512_vnni;
+}
+
+static bool has_amx(void)
+{
+    return cpu_features().amx_bf16 && packed_amx_permitted();
+}
 #endif
 
 /* Slowest first. */
@@ -28,6 +39,8 @@ static const struct {
     {&kernels_ref, always, "nothing"},
 #if defined(__x86_64__)
     {&kernels_avx2, has_avx2, "AVX2, FMA and F16C"},
+    {&kernels_vnni, has_vnni, "AVX-512 with VNNI"},
+    {&kernels_amx, has_amx, "AMX with bf16 tiles, AVX-512 with VNNI and BF16"},
 #endif
 };
 
@@ -40,6 +53,8 @@ const char *const *kernels_names(void)
         "ref",
 #if defined(__x86_64__)
         "avx2",
+        "vnni",
+        "amx",
 #endif
         NULL,
     };

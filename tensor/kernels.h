@@ -10,6 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct packed_kernels;
+
 struct kernels {
     const char *name; /* "ref", "avx2", ...: what --kernel takes */
 
@@ -28,6 +30,8 @@ struct kernels {
     float (*dot_row[TENSOR_TYPE_COUNT])(const void *row, const float *x, int n);
     /* One matrix row to fp32. */
     void (*dequantize_row[TENSOR_TYPE_COUNT])(const void *row, float *y, int n);
+
+    const struct packed_kernels *packed; /* loops over packed weights */
 };
 
 /* name NULL or "auto": the best set this CPU has. NULL with *e set if the name is

@@ -14,6 +14,7 @@
 #if defined(__x86_64__)
 #include "tensor/kernels_impl.h"
 #include "tensor/ops.h"
+#include "tensor/packed_kernels.h"
 #include "tensor/quant.h"
 
 #include <immintrin.h>
@@ -419,41 +420,29 @@ GROUP_ROW_KERNELS(q4_k, 8, 144, true)
 GROUP_ROW_KERNELS(q5_k, 8, 176, true)
 GROUP_ROW_KERNELS(q6_k, 8, 210, false)
 
-const struct kernels kernels_avx2 = {
-    .name = "avx2",
-    .dot_f32 = dot_f32,
-    .axpy_f32 = axpy_f32,
-    .dot_f16 = dot_f16,
-    .axpy_f16 = axpy_f16,
-    .f32_to_f16 = f32_to_f16,
-    .f16_to_f32 = f16_to_f32,
-    .dot_row =
-        {
-            [TENSOR_F32] = dot_row_f32,
-            [TENSOR_F16] = dot_row_f16,
-            [TENSOR_BF16] = dot_row_bf16,
-            [TENSOR_Q4_0] = dot_row_q4_0,
-            [TENSOR_Q4_1] = dot_row_q4_1,
-            [TENSOR_Q5_0] = dot_row_q5_0,
-            [TENSOR_Q5_1] = dot_row_q5_1,
-            [TENSOR_Q8_0] = dot_row_q8_0,
-            [TENSOR_Q4_K] = dot_row_q4_k,
-            [TENSOR_Q5_K] = dot_row_q5_k,
-            [TENSOR_Q6_K] = dot_row_q6_k,
-        },
-    .dequantize_row =
-        {
-            [TENSOR_F32] = dequantize_row_f32,
-            [TENSOR_F16] = dequantize_row_f16,
-            [TENSOR_BF16] = dequantize_row_bf16,
-            [TENSOR_Q4_0] = dequantize_row_q4_0,
-            [TENSOR_Q4_1] = dequantize_row_q4_1,
-            [TENSOR_Q5_0] = dequantize_row_q5_0,
-            [TENSOR_Q5_1] = dequantize_row_q5_1,
-            [TENSOR_Q8_0] = dequantize_row_q8_0,
-            [TENSOR_Q4_K] = dequantize_row_q4_k,
-            [TENSOR_Q5_K] = dequantize_row_q5_k,
-            [TENSOR_Q6_K] = dequantize_row_q6_k,
-        },
-};
+/* Newer sets share these loops and differ in the packed products. */
+#define LOOPS                                                                                      \
+    .dot_f32 = dot_f32, .axpy_f32 = axpy_f32, .dot_f16 = dot_f16, .axpy_f16 = axpy_f16,            \
+    .f32_to_f16 = f32_to_f16, .f16_to_f32 = f16_to_f32,                                            \
+    .dot_row =                                                                                     \
+        {                                                                                          \
+            [TENSOR_F32] = dot_row_f32,   [TENSOR_F16] = dot_row_f16,                              \
+            [TENSOR_BF16] = dot_row_bf16, [TENSOR_Q4_0] = dot_row_q4_0,                            \
+            [TENSOR_Q4_1] = dot_row_q4_1, [TENSOR_Q5_0] = dot_row_q5_0,                            \
+            [TENSOR_Q5_1] = dot_row_q5_1, [TENSOR_Q8_0] = dot_row_q8_0,                            \
+            [TENSOR_Q4_K] = dot_row_q4_k, [TENSOR_Q5_K] = dot_row_q5_k,                            \
+            [TENSOR_Q6_K] = dot_row_q6_k,                                                          \
+    },                                                                                             \
+    .dequantize_row = {                                                                            \
+        [TENSOR_F32] = dequantize_row_f32,   [TENSOR_F16] = dequantize_row_f16,                    \
+        [TENSOR_BF16] = dequantize_row_bf16, [TENSOR_Q4_0] = dequantize_row_q4_0,                  \
+        [TENSOR_Q4_1] = dequantize_row_q4_1, [TENSOR_Q5_0] = dequantize_row_q5_0,                  \
+        [TENSOR_Q5_1] = dequantize_row_q5_1, [TENSOR_Q8_0] = dequantize_row_q8_0,                  \
+        [TENSOR_Q4_K] = dequantize_row_q4_k, [TENSOR_Q5_K] = dequantize_row_q5_k,                  \
+        [TENSOR_Q6_K] = dequantize_row_q6_k,                                                       \
+    }
+
+const struct kernels kernels_avx2 = {.name = "avx2", .packed = &packed_avx2, LOOPS};
+const struct kernels kernels_vnni = {.name = "vnni", .packed = &packed_vnni, LOOPS};
+const struct kernels kernels_amx = {.name = "amx", .packed = &packed_amx, LOOPS};
 #endif

@@ -2,6 +2,7 @@
  * that a fast kernel is compared with something better than itself. */
 #include "tensor/kernels_impl.h"
 #include "tensor/ops.h"
+#include "tensor/packed_kernels.h"
 #include "tensor/quant.h"
 
 #include <string.h>
@@ -134,4 +135,5 @@ const struct kernels kernels_ref = {
             [TENSOR_Q5_K] = dequantize_row_q5_k,
             [TENSOR_Q6_K] = dequantize_row_q6_k,
         },
+    .packed = &packed_ref,
 };

@@ -14,6 +14,7 @@
 #include "base/checked.h"
 #include "tensor/blas.h"
 #include "tensor/kernels.h"
+#include "tensor/weight_packed.h"
 
 #include <stdbool.h>
 #include <stdio.h>
@@ -91,6 +92,7 @@ int weight_bind(struct weight *w, const struct gguf *g, const char *name, const 
 void weight_clear(struct weight *w)
 {
     mem_free((void *)(uintptr_t)w->bias); /* ours since weight_bind */
+    packed_clear(&w->packed);
     *w = (struct weight){0};
 }
 
@@ -204,8 +206,8 @@ static int panel_rows(const struct weight *w)
     return (rows + PANEL_GRAIN - 1) / PANEL_GRAIN * PANEL_GRAIN;
 }
 
-int weight_matmul(const struct weight *w, const float *x, int ldx, int n_rows, float *y, int ldy,
-                  const struct compute *c, struct err *e)
+static int multiply_file_blocks(const struct weight *w, const float *x, int ldx, int n_rows,
+                                float *y, int ldy, const struct compute *c, struct err *e)
 {
     struct product p = {
         .w = w, .kernels = c->kernels, .x = x, .y = y, .ldx = ldx, .ldy = ldy, .n_rows = n_rows};
@@ -225,4 +227,30 @@ int weight_matmul(const struct weight *w, const float *x, int ldx, int n_rows, f
     pool_run(c->pool, many_rows, &p);
     mem_free(p.scratch);
     return 0;
+}
+
+int weight_matmul(const struct weight *w, const float *x, int ldx, int n_rows, float *y, int ldy,
+                  const struct compute *c, struct err *e)
+{
+    if (!w->packed.data) {
+        return multiply_file_blocks(w, x, ldx, n_rows, y, ldy, c, e);
+    }
+    const struct packed_product p = {.w = {w}, .y = {y}, .ldy = {ldy}, .n_weights = 1};
+    return packed_matmul(&p, x, ldx, n_rows, c, e);
+}
+
+int weight_matmul_shared(const struct weight *const *w, float *const *y, int n_weights,
+                         const float *x, int n_rows, const struct compute *c, struct err *e)
+{
+    struct packed_product p = {.n_weights = 0};
+    for (int i = 0; i < n_weights; i++) {
+        if (w[i]->packed.data) {
+            p.w[p.n_weights] = w[i];
+            p.y[p.n_weights] = y[i];
+            p.ldy[p.n_weights++] = w[i]->n_out;
+        } else if (multiply_file_blocks(w[i], x, w[i]->n_in, n_rows, y[i], w[i]->n_out, c, e)) {
+            return -1;
+        }
+    }
+    return p.n_weights == 0 ? 0 : packed_matmul(&p, x, w[0]->n_in, n_rows, c, e);
 }

@@ -5,6 +5,7 @@
 #include "base/err.h"
 #include "tensor/compute.h"
 #include "tensor/gguf.h"
+#include "tensor/packed.h"
 
 #include <stddef.h>
 
@@ -14,7 +15,8 @@ struct weight {
     enum tensor_type type;
     const void *data; /* GGUF blocks, row by row; borrowed from the mapping */
     size_t row_bytes;
-    const float *bias; /* [n_out] or NULL; owned */
+    const float *bias;    /* [n_out] or NULL; owned */
+    struct packed packed; /* owned; its data is NULL before weight_pack */
 };
 
 /* Bind a tensor of shape {n_in, n_out}, or a convolution kernel {w, h, c, n_out} with
@@ -24,11 +26,16 @@ int weight_bind(struct weight *w, const struct gguf *g, const char *name, const 
                 int n_in, int n_out, struct err *e);
 void weight_clear(struct weight *w);
 
+/* Make the copy that the packed kernels read (tensor/packed.h); from then on products use
+ * it. F32 weights are left as they are. -1: no memory, and the weight is as before. */
+int weight_pack(struct weight *w, const struct compute *c, struct err *e);
+
 /* A vector or table as fp32, dequantised into memory that the caller frees with
  * mem_free. n is the number of elements the tensor must have. NULL with *e set. */
 float *weight_vector(const struct gguf *g, const char *name, size_t n, struct err *e);
 
-/* Up to this many rows a row's bits do not depend on how many others are multiplied with
+/* A row of a packed weight never depends on the others. Of the file's own blocks: up to
+ * this many rows a row's bits do not depend on how many others are multiplied with
  * it, which batched decoding relies on; beyond, inside BLAS, they may. On Zen 3 with one
  * thread the row kernels reach 23 GFLOPS at any number of rows, panels and sgemm 19 at 5
  * rows, 22 at 6 and 32 at 8. */
@@ -40,6 +47,12 @@ float *weight_vector(const struct gguf *g, const char *name, size_t n, struct er
  * the row kernels on the blocks as they are. Returns 0, or -1 out of memory. */
 int weight_matmul(const struct weight *w, const float *x, int ldx, int n_rows, float *y, int ldy,
                   const struct compute *c, struct err *e);
+
+/* The same for several weights with one x, which is rounded only once: y[i] has
+ * w[i]->n_out elements a row, ldx is n_in. At most WEIGHT_MAX_SHARED. */
+#define WEIGHT_MAX_SHARED 4
+int weight_matmul_shared(const struct weight *const *w, float *const *y, int n_weights,
+                         const float *x, int n_rows, const struct compute *c, struct err *e);
 
 /* Row i as fp32: token embeddings. y [n_in]. */
 void weight_row(const struct weight *w, int i, float *y, const struct compute *c);

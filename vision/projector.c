@@ -102,6 +102,16 @@ int projector_open(struct projector *p, const struct gguf *g, const struct clip_
     return 0;
 }
 
+int projector_pack(struct projector *p, const struct compute *c, struct err *e)
+{
+    for (int i = 0; i < p->n_linear; i++) {
+        if (weight_pack(&p->linear[i], c, e)) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
 void projector_close(struct projector *p)
 {
     mem_free(p->norm_weight);

@@ -48,6 +48,8 @@ struct projector {
 
 int projector_open(struct projector *p, const struct gguf *g, const struct clip_params *params,
                    struct err *e);
+/* Make the int8 copies of its matrices (weight_pack). */
+int projector_pack(struct projector *p, const struct compute *c, struct err *e);
 void projector_close(struct projector *p);
 
 /* Rows that a grid of n_side x n_side patches becomes. */

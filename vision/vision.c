@@ -109,6 +109,15 @@ const struct vit *vision_tower(const struct vision *v)
     return &v->tower;
 }
 
+int vision_pack(struct vision *v, const struct compute *c, struct err *e)
+{
+    if (vit_pack(&v->tower, c, e) || projector_pack(&v->projector, c, e)) {
+        return -1;
+    }
+    gguf_release_pages(v->g);
+    return 0;
+}
+
 int vision_preprocess(const struct vision *v, const struct image *im, struct arena *a,
                       float **pixels, struct err *e)
 {
@@ -208,9 +217,12 @@ static int project_blocks(const struct vision *v, const struct rows *r, const st
 }
 
 int vision_encode(const struct vision *v, const float *pixels, const struct stage_hook *hook,
-                  const struct compute *c, struct arena *a, struct arena *scratch, struct rows *out,
-                  struct err *e)
+                  const struct compute *compute, struct arena *a, struct arena *scratch,
+                  struct rows *out, struct err *e)
 {
+    struct compute bulk = *compute;
+    bulk.bulk = true;
+    const struct compute *c = &bulk;
     struct arena_mark mark = arena_mark(scratch);
     struct rows r;
     bool each = v->info.merge_in_tower;

@@ -29,6 +29,9 @@ struct vision_info {
 
 struct vision *vision_open(const char *path, struct err *e);
 void vision_close(struct vision *v);
+/* Make the int8 copies of the tower's and the projector's matrices. Before the first
+ * picture, by one thread. */
+int vision_pack(struct vision *v, const struct compute *c, struct err *e);
 const struct vision_info *vision_info(const struct vision *v);
 
 /* Resize (antialiased bicubic) and normalise as the file says. Runs on HTTP threads.

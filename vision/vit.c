@@ -118,8 +118,9 @@ static int attend(struct pass *p, const struct vit_layer *y)
 {
     const struct clip_params *params = &p->v->params;
     norm_rows(p, p->normed, p->rows.x, y->norm1_weight, y->norm1_bias);
-    if (multiply(p, &y->q, p->normed, p->q) || multiply(p, &y->k, p->normed, p->k) ||
-        multiply(p, &y->v, p->normed, p->values) ||
+    const struct weight *const w[] = {&y->q, &y->k, &y->v};
+    float *const out[] = {p->q, p->k, p->values};
+    if (weight_matmul_shared(w, out, 3, p->normed, p->rows.n, p->c, p->e) ||
         vit_attention(p->q, p->k, p->values, log_mass(p), p->rows.n, params->n_head,
                       params->n_embd / params->n_head, p->normed, p->c, p->scratch, p->e) ||
         multiply(p, &y->out, p->normed, p->mixed)) {

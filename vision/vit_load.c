@@ -229,6 +229,19 @@ int vit_open(struct vit *v, const struct gguf *g, const struct clip_params *para
     return 0;
 }
 
+int vit_pack(struct vit *v, const struct compute *c, struct err *e)
+{
+    for (int i = 0; i < v->params.n_run; i++) {
+        struct vit_layer *y = &v->layers[i];
+        if (weight_pack(&y->q, c, e) || weight_pack(&y->k, c, e) || weight_pack(&y->v, c, e) ||
+            weight_pack(&y->out, c, e) || weight_pack(&y->up, c, e) ||
+            weight_pack(&y->down, c, e)) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
 static void close_layer(struct vit_layer *y)
 {
     mem_free(y->norm1_weight);

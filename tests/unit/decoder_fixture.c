@@ -16,7 +16,7 @@ void fixture_open(struct fixture *f, const char *path, int n_threads)
     }
     f->d = decoder_open(f->g, &e);
     f->pool = pool_new(n_threads, &e);
-    f->compute = (struct compute){f->pool, kernels_choose(NULL, &e)};
+    f->compute = (struct compute){.pool = f->pool, .kernels = kernels_choose(NULL, &e)};
     if (!f->d || !f->pool || !f->compute.kernels) {
         FAIL("%s", e.msg);
     }

@@ -113,7 +113,7 @@ static void run(struct setup *s, int n_threads)
     struct arena scratch;
     struct attention a;
     struct pool *pool = pool_new(n_threads, &e);
-    struct compute c = {pool, kernels_choose(NULL, &e)};
+    struct compute c = {.pool = pool, .kernels = kernels_choose(NULL, &e)};
     struct attention_job job = {.q = s->q,
                                 .out = s->out,
                                 .position = s->position,

@@ -39,7 +39,7 @@ TEST(blas_core_decision, "a core below the CPU is corrected, anything else is le
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         CHECK_STR(better(rows[i].avx2, rows[i].avx512, rows[i].core), rows[i].want);
     }
-    CHECK(!blas_better_core((struct cpu_features){true, true}, NULL));
+    CHECK(!blas_better_core((struct cpu_features){.avx2 = true, .avx512 = true}, NULL));
 }
 
 TEST(blas_init_second_start, "the mark of the second start is removed and put into words")

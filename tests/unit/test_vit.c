@@ -373,7 +373,7 @@ TEST(vit_attention_naive, "attention with and without log mass equals the formul
     struct rng rng;
     rng_init(&rng, test_seed());
     struct pool *pool = pool_new(2, &e);
-    struct compute c = {pool, kernels_choose(NULL, &e)};
+    struct compute c = {.pool = pool, .kernels = kernels_choose(NULL, &e)};
     struct arena scratch;
     arena_init(&scratch, (size_t)1 << 28);
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
@@ -510,7 +510,7 @@ TEST(vit_no_memory, "every failing allocation while opening and encoding is an e
     tiny_clip_write(&tiny_clip_default, path);
     float pixels[3 * 8 * 8] = {0};
     struct err e = ERR_INIT;
-    struct compute c = {NULL, kernels_choose(NULL, &e)};
+    struct compute c = {.pool = NULL, .kernels = kernels_choose(NULL, &e)};
     bool done = false;
     int n_failed = 0;
     for (long at = 1; !done; at++) {

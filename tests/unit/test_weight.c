@@ -9,6 +9,7 @@
 #include "tensor/quant.h"
 #include "tensor/weight.h"
 #include "tests/test.h"
+#include "tests/unit/blocks_fixture.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -17,37 +18,6 @@
 static float uniform(struct rng *r)
 {
     return (float)(2 * rng_double(r) - 1);
-}
-
-/* Random blocks with factors of ordinary size: every 16-bit pattern whose upper byte is
- * 0x2a to 0x2d is a half between 0.05 and 0.1; the integer parts may be anything. */
-static void fill_blocks(uint8_t *p, size_t n, enum tensor_type type, struct rng *r)
-{
-    const struct tensor_type_traits *t = tensor_type_traits(type);
-    for (size_t i = 0; i < n; i++) {
-        p[i] = (uint8_t)rng_u64(r);
-    }
-    for (size_t b = 0; t->block_elements > 1 && b < n; b += (size_t)t->block_bytes) {
-        uint8_t *factor = p + b + (type == TENSOR_Q6_K ? 208 : 0);
-        factor[1] = (uint8_t)(0x2a + rng_below(r, 4));
-        bool has_minimum = type == TENSOR_Q4_1 || type == TENSOR_Q5_1 || type == TENSOR_Q4_K ||
-                           type == TENSOR_Q5_K;
-        if (has_minimum) {
-            factor[3] = (uint8_t)(0x2a + rng_below(r, 4));
-        }
-    }
-    for (size_t b = 0; t->block_elements == 1 && b < n; b += (size_t)t->block_bytes) {
-        float v = uniform(r);
-        uint16_t h = op_f32_to_f16(v);
-        uint32_t bits;
-        memcpy(&bits, &v, sizeof bits);
-        uint16_t upper = (uint16_t)(bits >> 16);
-        memcpy(p + b,
-               type == TENSOR_F32   ? (void *)&v
-               : type == TENSOR_F16 ? &h
-                                    : &upper,
-               (size_t)t->block_bytes);
-    }
 }
 
 struct fixture {
@@ -123,7 +93,7 @@ static void fixture_free(struct fixture *f)
 static void multiply(const struct fixture *f, float *y, int ldy, struct pool *pool)
 {
     struct err e = ERR_INIT;
-    const struct compute c = {pool, kernels_choose(NULL, &e)};
+    const struct compute c = {.pool = pool, .kernels = kernels_choose(NULL, &e)};
     CHECK_OK(weight_matmul(&f->w, f->x, f->w.n_in, f->n_rows, y, ldy, &c, &e), e);
 }
 
@@ -184,7 +154,7 @@ TEST(weight_matmul_strides, "rows of x and y may lie apart; what is between them
     struct rng r;
     rng_init(&r, test_seed());
     struct err e = ERR_INIT;
-    const struct compute c = {NULL, kernels_choose(NULL, &e)};
+    const struct compute c = {.pool = NULL, .kernels = kernels_choose(NULL, &e)};
     for (int n_rows = 3; n_rows <= 9; n_rows += 6) {
         struct fixture f;
         fixture_init(&f, TENSOR_Q8_0, 64, 20, n_rows, true, &r);
@@ -215,7 +185,7 @@ TEST(weight_matmul_out_of_memory, "the scratch may fail: an error, no crash")
     fixture_init(&f, TENSOR_Q4_0, 64, 20, 9, true, &r);
     float y[9 * 20];
     struct err e = ERR_INIT;
-    const struct compute c = {NULL, kernels_choose(NULL, &e)};
+    const struct compute c = {.pool = NULL, .kernels = kernels_choose(NULL, &e)};
     alloc_fail_at(1);
     CHECK_INT(weight_matmul(&f.w, f.x, 64, 9, y, 20, &c, &e), ==, -1);
     alloc_fail_at(0);
@@ -324,7 +294,7 @@ TEST(weight_bind_convolution, "a kernel [w, h, c, n_out] is a matrix of n_out ro
     struct weight w;
     struct err e = ERR_INIT;
     CHECK_OK(weight_bind(&w, g, "conv.weight", NULL, 12, 5, &e), e);
-    const struct compute c = {NULL, kernels_choose(NULL, &e)};
+    const struct compute c = {.pool = NULL, .kernels = kernels_choose(NULL, &e)};
     float row[12];
     weight_row(&w, 2, row, &c);
     CHECK(row[0] == 24 && row[11] == 35);

@@ -18,7 +18,7 @@ void vision_fixture_open(struct vision_fixture *f, const char *path, int image_s
         FAIL("%s", e.msg);
     }
     f->pool = pool_new(n_threads, &e);
-    f->compute = (struct compute){f->pool, kernels_choose(NULL, &e)};
+    f->compute = (struct compute){.pool = f->pool, .kernels = kernels_choose(NULL, &e)};
     if (!f->pool || !f->compute.kernels) {
         FAIL("%s", e.msg);
     }

@@ -1,0 +1,297 @@
+/* Packed products with AVX2: half a panel, eight outputs, in a register.
+ *
+ * vpmaddubsw adds two products of an unsigned and a signed byte in 16 bits.
+ *   4 bits  2 * 15 * 127 a pair: all eight pairs of a block fit into 16 bits, so they are
+ *           added there and widened once
+ *   8 bits  a pair of 255 * 127 does not fit: the weight's sign moves to the activation
+ *           (|w| <= 128, and 2 * 128 * 127 fits), and each pair is widened at once
+ * Both are done for the high and for the low byte of the activations.
+ * A tile is up to four rows: the weights of a block do not fit into sixteen registers
+ * with the sums, so they are unpacked 32 columns of eight outputs at a time. */
+#if defined(__x86_64__)
+#include "tensor/packed_kernels.h"
+
+#include <immintrin.h>
+#include <string.h>
+
+#define INLINE    static inline __attribute__((always_inline))
+#define TILE_ROWS 4
+#define HALF      8 /* outputs in a register */
+
+INLINE __m256i load32(const uint8_t *p)
+{
+    return _mm256_loadu_si256((const __m256i *)(const void *)p);
+}
+
+INLINE __m256 load_halves(const uint8_t *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+
+INLINE __m256i four_columns(const int8_t *q)
+{
+    int32_t four;
+    memcpy(&four, q, sizeof four);
+    return _mm256_set1_epi32(four);
+}
+
+/* Integer sums of one block, eight outputs, for each row of the tile. */
+INLINE void sums_4bit(const uint8_t *block, const int8_t *q, size_t next_row, const int n_rows,
+                      __m256i whole[TILE_ROWS])
+{
+    const __m256i low = _mm256_set1_epi8(15);
+    __m256i pairs[TILE_ROWS];
+    for (int r = 0; r < n_rows; r++) {
+        pairs[r] = _mm256_setzero_si256();
+    }
+    for (int j = 0; j < 4; j++) {
+        __m256i w = load32(block + (size_t)(64 * j));
+        __m256i first = _mm256_and_si256(w, low);
+        __m256i second = _mm256_and_si256(_mm256_srli_epi16(w, 4), low);
+        for (int r = 0; r < n_rows; r++) {
+            const int8_t *x = q + (size_t)r * next_row + (size_t)(4 * j);
+            pairs[r] = _mm256_add_epi16(pairs[r], _mm256_maddubs_epi16(first, four_columns(x)));
+            pairs[r] =
+                _mm256_add_epi16(pairs[r], _mm256_maddubs_epi16(second, four_columns(x + 16)));
+        }
+    }
+    for (int r = 0; r < n_rows; r++) {
+        whole[r] = _mm256_madd_epi16(pairs[r], _mm256_set1_epi16(1));
+    }
+}
+
+INLINE void sums_8bit(const uint8_t *block, const int8_t *q, size_t next_row, const int n_rows,
+                      __m256i whole[TILE_ROWS])
+{
+    for (int r = 0; r < n_rows; r++) {
+        whole[r] = _mm256_setzero_si256();
+    }
+    for (int j = 0; j < 8; j++) {
+        __m256i w =
+            _mm256_xor_si256(load32(block + (size_t)(64 * j)), _mm256_set1_epi8((char)0x80));
+        __m256i size = _mm256_abs_epi8(w);
+        for (int r = 0; r < n_rows; r++) {
+            const int8_t *x = q + (size_t)r * next_row + (size_t)(4 * j);
+            __m256i pairs = _mm256_maddubs_epi16(size, _mm256_sign_epi8(four_columns(x), w));
+            whole[r] = _mm256_add_epi32(whole[r], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+        }
+    }
+}
+
+INLINE __m256i store_mask(int n)
+{
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+/* n_rows and is_4bit are constants wherever this is called; o is the first output. */
+INLINE void tile(const struct packed *p, int o, const struct packed_rows *x, int row,
+                 const int n_rows, const bool is_4bit, const float *bias, float *y, int ldy)
+{
+    __m256 sum[TILE_ROWS];
+    size_t n_blocks = (size_t)p->n_blocks;
+    size_t half = (size_t)(o % PACKED_LANES / HALF);
+    const uint8_t *block = packed_block(p, o / PACKED_LANES, 0);
+    size_t at = (size_t)row * n_blocks;
+    for (int r = 0; r < n_rows; r++) {
+        sum[r] = _mm256_setzero_ps();
+    }
+    for (size_t b = 0; b < n_blocks; b++, at++) {
+        __m256i high[TILE_ROWS];
+        __m256i low[TILE_ROWS];
+        const int8_t *q = x->q + at * PACKED_ROW_BLOCK;
+        const size_t next_row = n_blocks * PACKED_ROW_BLOCK;
+        const uint8_t *factors = block + (is_4bit ? 256 : 512) + half * 16;
+        if (is_4bit) {
+            sums_4bit(block + half * 32, q, next_row, n_rows, high);
+            sums_4bit(block + half * 32, q + PACKED_BLOCK, next_row, n_rows, low);
+        } else {
+            sums_8bit(block + half * 32, q, next_row, n_rows, high);
+            sums_8bit(block + half * 32, q + PACKED_BLOCK, next_row, n_rows, low);
+        }
+        block += is_4bit ? PACKED_4BIT_SIZE : PACKED_8BIT_SIZE;
+        __m256 d = load_halves(factors);
+        __m256 m = load_halves(factors + 2 * PACKED_LANES);
+        for (int r = 0; r < n_rows; r++) {
+            size_t i = at + (size_t)r * n_blocks;
+            __m256 scaled = _mm256_mul_ps(d, _mm256_set1_ps(x->scale[i]));
+            __m256i whole = _mm256_add_epi32(_mm256_slli_epi32(high[r], 7), low[r]);
+            sum[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole), scaled, sum[r]);
+            sum[r] = _mm256_fmadd_ps(m, _mm256_set1_ps(x->scaled_sum[i]), sum[r]);
+        }
+    }
+    __m256i mask = store_mask(p->n_out - o);
+    __m256 add = bias ? _mm256_maskload_ps(bias + o, mask) : _mm256_setzero_ps();
+    for (int r = 0; r < n_rows; r++) {
+        _mm256_maskstore_ps(y + (size_t)(row + r) * (size_t)ldy + o, mask,
+                            _mm256_add_ps(sum[r], add));
+    }
+}
+
+INLINE void all_rows(const struct packed *p, int o, const struct packed_rows *x, const bool is_4bit,
+                     const float *bias, float *y, int ldy)
+{
+    int row = 0;
+    for (; x->n_rows - row >= 4; row += 4) {
+        tile(p, o, x, row, 4, is_4bit, bias, y, ldy);
+    }
+    if (x->n_rows - row >= 2) {
+        tile(p, o, x, row, 2, is_4bit, bias, y, ldy);
+        row += 2;
+    }
+    if (x->n_rows - row >= 1) {
+        tile(p, o, x, row, 1, is_4bit, bias, y, ldy);
+    }
+}
+
+static void multiply(const struct packed *p, int begin, int end, const struct packed_rows *x,
+                     const float *bias, float *y, int ldy)
+{
+    for (int o = begin * PACKED_LANES; o < end * PACKED_LANES && o < p->n_out; o += HALF) {
+        if (p->kind == PACKED_4BIT) {
+            all_rows(p, o, x, true, bias, y, ldy);
+        } else {
+            all_rows(p, o, x, false, bias, y, ldy);
+        }
+    }
+}
+
+INLINE float largest_of(const __m256 v[4])
+{
+    const __m256i no_sign = _mm256_set1_epi32(0x7fffffff);
+    __m256i most = _mm256_setzero_si256();
+    for (int i = 0; i < 4; i++) {
+        most = _mm256_max_epi32(most, _mm256_and_si256(_mm256_castps_si256(v[i]), no_sign));
+    }
+    __m128i m = _mm_max_epi32(_mm256_castsi256_si128(most), _mm256_extracti128_si256(most, 1));
+    m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0x4e));
+    m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0xb1));
+    int bits = _mm_cvtsi128_si32(m);
+    float result;
+    memcpy(&result, &bits, sizeof result);
+    return result;
+}
+
+/* 32 whole numbers as bytes. Packing works within 128-bit halves: the groups of four bytes
+ * are put back in order. */
+INLINE void store_bytes(const __m256i v[4], int8_t *to)
+{
+    __m256i bytes =
+        _mm256_packs_epi16(_mm256_packs_epi32(v[0], v[1]), _mm256_packs_epi32(v[2], v[3]));
+    bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    _mm256_storeu_si256((__m256i *)(void *)to, bytes);
+}
+
+static void round_row(const float *x, int n_in, struct packed_rows *to, int r)
+{
+    size_t at = (size_t)r * (size_t)to->n_blocks;
+    for (int b = 0; b < to->n_blocks; b++, at++, x += PACKED_BLOCK, n_in -= PACKED_BLOCK) {
+        __m256 v[4];
+        for (int i = 0; i < 4; i++) {
+            v[i] = _mm256_maskload_ps(x + (size_t)(8 * i), store_mask(n_in - 8 * i));
+        }
+        float most = largest_of(v);
+        float inverse =
+            most >= PACKED_SMALLEST && most < __builtin_inff() ? (float)PACKED_MOST / most : 0;
+        __m256i q[4];
+        for (int i = 0; i < 4; i++) {
+            q[i] = inverse > 0 ? _mm256_cvtps_epi32(_mm256_mul_ps(v[i], _mm256_set1_ps(inverse)))
+                               : _mm256_setzero_si256();
+        }
+        __m256i sums = _mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3]));
+        __m128i s = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+        s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+        s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1));
+        int total = _mm_cvtsi128_si32(s);
+        __m256i high[4];
+        __m256i low[4];
+        for (int i = 0; i < 4; i++) {
+            high[i] = _mm256_add_epi32(q[i], _mm256_set1_epi32(PACKED_RADIX / 2));
+            high[i] = _mm256_srai_epi32(high[i], 7);
+            low[i] = _mm256_sub_epi32(q[i], _mm256_slli_epi32(high[i], 7));
+        }
+        store_bytes(high, to->q + at * PACKED_ROW_BLOCK);
+        store_bytes(low, to->q + at * PACKED_ROW_BLOCK + PACKED_BLOCK);
+        float scale = most / (float)PACKED_MOST;
+        to->scale[at] = scale;
+        to->scaled_sum[at] = scale * (float)total;
+        to->offset[at] = -128 * total;
+    }
+}
+
+/* Column k of half a block of 16-bit weights. */
+INLINE __m256 load_column(const uint8_t *block, int k, const bool is_f16)
+{
+    const uint8_t *p = block + (size_t)(2 * PACKED_LANES * k);
+    if (is_f16) {
+        return load_halves(p);
+    }
+    __m128i h = _mm_loadu_si128((const __m128i *)(const void *)p);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+}
+
+#define HALVES_ROWS 6 /* rows of a tile of both halves of a panel: twelve sums */
+
+INLINE void tile_of_halves(const struct packed *p, int panel, const float *x, int ldx,
+                           const int n_rows, const bool is_f16, const float *bias, float *y,
+                           int ldy)
+{
+    __m256 sum[2][HALVES_ROWS];
+    const uint8_t *block = packed_block(p, panel, 0);
+    for (int r = 0; r < n_rows; r++) {
+        sum[0][r] = _mm256_setzero_ps();
+        sum[1][r] = _mm256_setzero_ps();
+    }
+    for (int first = 0; first < p->n_in; first += PACKED_BLOCK, block += PACKED_16BIT_SIZE) {
+        int left = p->n_in - first;
+        int n = left < PACKED_BLOCK ? left : PACKED_BLOCK;
+        for (int k = 0; k < n; k++) {
+            __m256 w0 = load_column(block, k, is_f16);
+            __m256 w1 = load_column(block + 2 * HALF, k, is_f16);
+            const float *column = x + first + k;
+            for (int r = 0; r < n_rows; r++) {
+                __m256 v = _mm256_set1_ps(column[(size_t)r * (size_t)ldx]);
+                sum[0][r] = _mm256_fmadd_ps(w0, v, sum[0][r]);
+                sum[1][r] = _mm256_fmadd_ps(w1, v, sum[1][r]);
+            }
+        }
+    }
+    for (int h = 0; h < 2; h++) {
+        int o = panel * PACKED_LANES + h * HALF;
+        __m256i mask = store_mask(p->n_out - o);
+        __m256 add = bias ? _mm256_maskload_ps(bias + o, mask) : _mm256_setzero_ps();
+        for (int r = 0; r < n_rows; r++) {
+            _mm256_maskstore_ps(y + (size_t)r * (size_t)ldy + o, mask,
+                                _mm256_add_ps(sum[h][r], add));
+        }
+    }
+}
+
+INLINE void panel_of_halves(const struct packed *p, int panel, const float *x, int ldx, int n_rows,
+                            const bool is_f16, const float *bias, float *y, int ldy)
+{
+    int row = 0;
+    for (; n_rows - row >= HALVES_ROWS; row += HALVES_ROWS) {
+        tile_of_halves(p, panel, x + (size_t)row * (size_t)ldx, ldx, HALVES_ROWS, is_f16, bias,
+                       y + (size_t)row * (size_t)ldy, ldy);
+    }
+    for (; row < n_rows; row++) {
+        tile_of_halves(p, panel, x + (size_t)row * (size_t)ldx, ldx, 1, is_f16, bias,
+                       y + (size_t)row * (size_t)ldy, ldy);
+    }
+}
+
+static void multiply_halves(const struct packed *p, int begin, int end, const float *x, int ldx,
+                            int n_rows, const float *bias, float *y, int ldy)
+{
+    for (int panel = begin; panel < end; panel++) {
+        if (p->kind == PACKED_F16) {
+            panel_of_halves(p, panel, x, ldx, n_rows, true, bias, y, ldy);
+        } else {
+            panel_of_halves(p, panel, x, ldx, n_rows, false, bias, y, ldy);
+        }
+    }
+}
+
+const struct packed_kernels packed_avx2 = {
+    .round_row = round_row, .multiply = multiply, .multiply_halves = multiply_halves};
+#endif
