@@ -1,8 +1,15 @@
-/* Packed products with the bf16 tiles of AMX (TDPBF16PS), for many rows: weights of two
- * panels are widened to bf16 once for all rows, in the order in which a tile wants them,
- * and a step multiplies 32 rows by 32 outputs with four tiles of sums. There is nothing to
- * scale inside the loop. Weights are rounded to bf16 (2^-8), activations are the sum of two
- * bf16 numbers (2^-16). Few rows go through the AVX-512 loops. */
+/* Packed products with the bf16 tiles of AMX (TDPBF16PS), for many rows. Weights are rounded
+ * to bf16 (2^-8), activations are the sum of two bf16 numbers (2^-16), so there is nothing
+ * to scale inside the loop. Few rows go through the AVX-512 loops.
+ *
+ * A tile instruction is done every 16 cycles if its operands are there, and those decide:
+ *   - the weights of three panels and six blocks (18 KiB) are widened once for all rows and
+ *     stay in the L1 cache; columns are therefore worked on in splits
+ *   - activations lie in the order in which they are loaded, a tile after the other, and
+ *     come from L2 once for each group of panels
+ *   - the sums of three panels take turns, because a sum is ready only after 52 cycles; with
+ *     three, weights, sums and both parts of the activations fit into the eight tiles, and
+ *     each is loaded once a block. Four panels or longer splits were up to a tenth slower */
 #if defined(__x86_64__)
 #include "tensor/packed_kernels.h"
 
@@ -18,7 +25,11 @@
 #endif
 #define XFEATURE_TILE_DATA 18
 
-#define TILE_WORDS (16 * 32) /* bf16 numbers in a tile */
+#define TILE_WORDS   (16 * 32) /* bf16 numbers in a tile: 16 rows of 64 bytes */
+#define TILE_ROWS    16
+#define GROUP        BULK_PANELS
+#define TILE_SUMS    (16 * 16) /* fp32 numbers in one */
+#define SPLIT_BLOCKS BULK_BLOCKS
 
 bool packed_amx_permitted(void)
 {
@@ -41,7 +52,8 @@ static void configure(void)
         config.row_bytes[i] = 64;
         config.rows[i] = 16;
     }
-    _tile_loadconfig(&config);
+    /* Not the intrinsic: GCC 12 does not know that it reads memory (its bug 114098). */
+    __asm__ volatile("ldtilecfg %0" : : "m"(config));
 }
 
 /* Sixteen bf16 numbers as fp32. */
@@ -51,43 +63,21 @@ INLINE __m512 widen(const uint16_t *p)
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
 }
 
-static void bulk_row(const float *x, int n_in, uint16_t *to, int n_blocks)
+static void bulk_row(const float *x, int n_in, uint16_t *to, int r, int n_blocks)
 {
+    uint16_t *at = to + (size_t)(r / TILE_ROWS) * (size_t)n_blocks * BULK_PARTS * TILE_WORDS +
+                   (size_t)(r % TILE_ROWS) * PACKED_BLOCK;
     for (int b = 0; b < n_blocks; b++, x += PACKED_BLOCK, n_in -= PACKED_BLOCK) {
-        __mmask32 mask = n_in >= PACKED_BLOCK ? 0xffffffffu : (1u << n_in) - 1;
+        __mmask32 mask = n_in >= PACKED_BLOCK ? 0xffffffffu : n_in > 0 ? (1u << n_in) - 1 : 0;
         __m512 low = _mm512_maskz_loadu_ps((__mmask16)(mask & 0xffff), x);
         __m512 high = _mm512_maskz_loadu_ps((__mmask16)(mask >> 16), x + 16);
-        uint16_t *at = to + (size_t)b * BULK_PARTS * PACKED_BLOCK;
         __m512bh upper = _mm512_cvtne2ps_pbh(high, low);
         memcpy(at, &upper, sizeof upper);
         __m512bh lower =
             _mm512_cvtne2ps_pbh(_mm512_sub_ps(high, widen(at + 16)), _mm512_sub_ps(low, widen(at)));
-        memcpy(at + PACKED_BLOCK, &lower, sizeof lower);
+        memcpy(at + TILE_WORDS, &lower, sizeof lower);
+        at += BULK_PARTS * TILE_WORDS;
     }
-}
-
-/* Columns k and k + 1 of sixteen outputs -> one row of a tile: pairs, output by output. */
-INLINE void store_pair(__m512 first, __m512 second, uint16_t *to)
-{
-    __m512i even = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(first));
-    __m512i odd = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(second));
-    __m512i pair = _mm512_or_si512(even, _mm512_slli_epi32(odd, 16));
-    _mm512_storeu_si512((void *)to, pair);
-}
-
-INLINE __m512 column(__m512i quad, int i, int zero, __m512 d, __m512 m)
-{
-    __m512i q =
-        _mm512_and_si512(_mm512_srli_epi32(quad, (unsigned)(8 * i)), _mm512_set1_epi32(255));
-    __m512 f = _mm512_cvtepi32_ps(_mm512_sub_epi32(q, _mm512_set1_epi32(zero)));
-    return _mm512_fmadd_ps(d, f, m);
-}
-
-/* Four columns of a block: two rows of a tile. */
-INLINE void store_quad(__m512i quad, int zero, __m512 d, __m512 m, uint16_t *to)
-{
-    store_pair(column(quad, 0, zero, d, m), column(quad, 1, zero, d, m), to);
-    store_pair(column(quad, 2, zero, d, m), column(quad, 3, zero, d, m), to + 32);
 }
 
 INLINE __m512 load_halves(const uint8_t *p)
@@ -95,118 +85,217 @@ INLINE __m512 load_halves(const uint8_t *p)
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
 }
 
-/* 16-bit weights lie column by column already. */
-static void widen_halves(const struct packed *p, int panel, uint16_t *to, size_t step)
+/* A row of a tile of weights is a pair of columns, output by output: [o0k0, o0k1, o1k0, ...].
+ * Two registers hold it in fp32, eight outputs each. */
+INLINE void store_pairs(__m512 first, __m512 second, uint16_t *to)
 {
-    for (int b = 0; b < p->n_blocks; b++, to += step) {
-        const uint8_t *block = packed_block(p, panel, b);
-        for (int k = 0; k < PACKED_BLOCK; k += 2, block += 4 * PACKED_LANES) {
-            const uint16_t *columns = (const uint16_t *)(const void *)block;
-            if (p->kind == PACKED_F16) {
-                store_pair(load_halves(block), load_halves(block + 2 * PACKED_LANES),
-                           to + (size_t)(32 * (k / 2)));
-            } else {
-                store_pair(widen(columns), widen(columns + PACKED_LANES),
-                           to + (size_t)(32 * (k / 2)));
-            }
-        }
+    __m512bh row = _mm512_cvtne2ps_pbh(second, first);
+    memcpy(to, &row, sizeof row);
+}
+
+/* v[0..7] and v[8..15], each number twice. */
+INLINE __m512 twice(__m512 v, const int half)
+{
+    const __m512i which = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+    return _mm512_permutexvar_ps(_mm512_add_epi32(which, _mm512_set1_epi32(8 * half)), v);
+}
+
+/* Of a register of four columns of sixteen outputs: columns 2 pair and 2 pair + 1 of the
+ * outputs 8 half .., as whole numbers. */
+INLINE __m512 column_pair(__m512i quad, const int pair, const int half)
+{
+    const __m512i outputs =
+        _mm512_setr_epi32(0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29);
+    __m512i which = _mm512_add_epi32(outputs, _mm512_set1_epi32(32 * half + 2 * pair));
+    __m512i q = _mm512_maskz_permutexvar_epi8(0x1111111111111111u, which, quad);
+    return _mm512_cvtepi32_ps(q);
+}
+
+/* Four columns of a block: two rows of a tile. */
+INLINE void store_quad(__m512i quad, const __m512 d[2], const __m512 m[2], uint16_t *to)
+{
+    for (int pair = 0; pair < 2; pair++) {
+        store_pairs(_mm512_fmadd_ps(d[0], column_pair(quad, pair, 0), m[0]),
+                    _mm512_fmadd_ps(d[1], column_pair(quad, pair, 1), m[1]), to + 32 * pair);
     }
 }
 
-static void widen_integers(const struct packed *p, int panel, uint16_t *to, size_t step)
+INLINE void widen_integers(const uint8_t *block, const bool is_4bit, uint16_t *to)
 {
-    bool is_4bit = p->kind == PACKED_4BIT;
     const __m512i low = _mm512_set1_epi8(15);
-    for (int b = 0; b < p->n_blocks; b++, to += step) {
+    const uint8_t *factors = block + (is_4bit ? 256 : 512);
+    __m512 d = load_halves(factors);
+    __m512 m = load_halves(factors + 2 * PACKED_LANES);
+    if (!is_4bit) {
+        m = _mm512_fnmadd_ps(d, _mm512_set1_ps(128), m); /* q is stored with 128 added */
+    }
+    const __m512 ds[2] = {twice(d, 0), twice(d, 1)};
+    const __m512 ms[2] = {twice(m, 0), twice(m, 1)};
+    for (int j = 0; j < (is_4bit ? 4 : 8); j++) {
+        __m512i w = _mm512_loadu_si512((const void *)(block + (size_t)(64 * j)));
+        if (is_4bit) {
+            store_quad(_mm512_and_si512(w, low), ds, ms, to + (size_t)(64 * j));
+            w = _mm512_and_si512(_mm512_srli_epi16(w, 4), low);
+            store_quad(w, ds, ms, to + (size_t)(64 * (j + 4)));
+        } else {
+            store_quad(w, ds, ms, to + (size_t)(64 * j));
+        }
+    }
+}
+
+/* 16-bit weights lie column by column already. */
+INLINE void widen_halves(const uint8_t *block, const bool is_f16, uint16_t *to)
+{
+    const __m512i even = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const __m512i next = _mm512_set1_epi32(8);
+    for (int k = 0; k < PACKED_BLOCK; k += 2, block += 4 * PACKED_LANES, to += 32) {
+        const uint16_t *columns = (const uint16_t *)(const void *)block;
+        __m512 a = is_f16 ? load_halves(block) : widen(columns);
+        __m512 b = is_f16 ? load_halves(block + 2 * PACKED_LANES) : widen(columns + PACKED_LANES);
+        store_pairs(_mm512_permutex2var_ps(a, even, b),
+                    _mm512_permutex2var_ps(a, _mm512_add_epi32(even, next), b), to);
+    }
+}
+
+/* A panel's blocks [begin, end) as tiles, one in every GROUP of `to`. */
+static void widen_panel(const struct packed *p, int panel, int begin, int end, uint16_t *to)
+{
+    for (int b = begin; b < end; b++, to += GROUP * TILE_WORDS) {
         const uint8_t *block = packed_block(p, panel, b);
-        const uint8_t *factors = packed_factors(p, block);
-        __m512 d = load_halves(factors);
-        __m512 m = load_halves(factors + 2 * PACKED_LANES);
-        for (int j = 0; j < (is_4bit ? 4 : 8); j++) {
-            __m512i w = _mm512_loadu_si512((const void *)(block + (size_t)(64 * j)));
-            if (is_4bit) {
-                store_quad(_mm512_and_si512(w, low), 0, d, m, to + (size_t)(64 * j));
-                store_quad(_mm512_and_si512(_mm512_srli_epi16(w, 4), low), 0, d, m,
-                           to + (size_t)(64 * (j + 4)));
-            } else {
-                store_quad(w, 128, d, m, to + (size_t)(64 * j));
-            }
+        switch (p->kind) {
+        case PACKED_4BIT:
+            widen_integers(block, true, to);
+            break;
+        case PACKED_8BIT:
+            widen_integers(block, false, to);
+            break;
+        case PACKED_F16:
+            widen_halves(block, true, to);
+            break;
+        case PACKED_BF16:
+            widen_halves(block, false, to);
+            break;
         }
     }
 }
 
-static void widen_panel(const struct packed *p, int panel, uint16_t *to, size_t step)
+/* sums [GROUP, 16, 16] of 16 rows += x [n_blocks, 2 tiles] * weights [n_blocks, GROUP tiles]
+ * for the first n panels, a constant wherever this is called. */
+INLINE void multiply_tile(const uint16_t *x, const uint16_t *weights, int n_blocks, const int n,
+                          bool first, float *sums)
 {
-    (packed_is_integer(p) ? widen_integers : widen_halves)(p, panel, to, step);
-}
-
-/* 32 rows by 32 outputs into `sums` [32, 32]. */
-static void multiply_unit(const uint16_t *weights, int n_blocks, const uint16_t *x, float *sums)
-{
-    size_t width = (size_t)n_blocks * BULK_PARTS * PACKED_BLOCK;
-    size_t stride = width * sizeof *x;
-    const uint16_t *second = x + 16 * width;
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    if (first) {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+    } else {
+        _tile_loadd(0, sums, 64);
+        _tile_loadd(1, sums + TILE_SUMS, 64);
+        _tile_loadd(2, sums + 2 * TILE_SUMS, 64);
+    }
     for (int b = 0; b < n_blocks; b++) {
-        _tile_loadd(6, weights, 64);
-        _tile_loadd(7, weights + TILE_WORDS, 64);
-        weights += BULK_PANELS * TILE_WORDS;
-        for (int part = 0; part < BULK_PARTS; part++) {
-            _tile_loadd(4, x, stride);
-            _tile_loadd(5, second, stride);
-            x += PACKED_BLOCK;
-            second += PACKED_BLOCK;
-            _tile_dpbf16ps(0, 4, 6);
-            _tile_dpbf16ps(1, 4, 7);
-            _tile_dpbf16ps(2, 5, 6);
-            _tile_dpbf16ps(3, 5, 7);
+        _tile_loadd(3, weights, 64);
+        if (n > 1) {
+            _tile_loadd(4, weights + TILE_WORDS, 64);
         }
+        if (n > 2) {
+            _tile_loadd(5, weights + 2 * TILE_WORDS, 64);
+        }
+        _tile_loadd(6, x, 64);
+        _tile_loadd(7, x + TILE_WORDS, 64);
+        _tile_dpbf16ps(0, 6, 3);
+        if (n > 1) {
+            _tile_dpbf16ps(1, 6, 4);
+        }
+        if (n > 2) {
+            _tile_dpbf16ps(2, 6, 5);
+        }
+        _tile_dpbf16ps(0, 7, 3);
+        if (n > 1) {
+            _tile_dpbf16ps(1, 7, 4);
+        }
+        if (n > 2) {
+            _tile_dpbf16ps(2, 7, 5);
+        }
+        x += BULK_PARTS * TILE_WORDS;
+        weights += GROUP * TILE_WORDS;
     }
-    _tile_stored(0, sums, 128);
-    _tile_stored(1, sums + 16, 128);
-    _tile_stored(2, sums + (size_t)16 * 32, 128);
-    _tile_stored(3, sums + (size_t)16 * 32 + 16, 128);
+    _tile_stored(0, sums, 64);
+    _tile_stored(1, sums + TILE_SUMS, 64);
+    _tile_stored(2, sums + 2 * TILE_SUMS, 64);
 }
 
-static void store_unit(const float *sums, int n_rows, int n_out, const float *bias, float *y,
+static void multiply_tiles(const uint16_t *x, const uint16_t *weights, int n_blocks, int n,
+                           bool first, float *sums)
+{
+    switch (n) {
+    case 1:
+        multiply_tile(x, weights, n_blocks, 1, first, sums);
+        return;
+    case 2:
+        multiply_tile(x, weights, n_blocks, 2, first, sums);
+        return;
+    default:
+        multiply_tile(x, weights, n_blocks, 3, first, sums);
+        return;
+    }
+}
+
+static void store_rows(const float *sums, int n_rows, int n_out, const float *bias, float *y,
                        int ldy)
 {
-    __mmask16 low = n_out >= 16 ? 0xffff : (__mmask16)((1u << n_out) - 1);
-    __mmask16 high = n_out >= 32 ? 0xffff : n_out > 16 ? (__mmask16)((1u << (n_out - 16)) - 1) : 0;
-    __m512 b0 = bias ? _mm512_maskz_loadu_ps(low, bias) : _mm512_setzero_ps();
-    __m512 b1 = bias ? _mm512_maskz_loadu_ps(high, bias + 16) : _mm512_setzero_ps();
-    for (int r = 0; r < n_rows; r++, sums += 32, y += ldy) {
-        _mm512_mask_storeu_ps(y, low, _mm512_add_ps(_mm512_loadu_ps(sums), b0));
-        _mm512_mask_storeu_ps(y + 16, high, _mm512_add_ps(_mm512_loadu_ps(sums + 16), b1));
+    for (int o = 0; o < n_out; o += PACKED_LANES, sums += TILE_SUMS) {
+        int left = n_out - o;
+        __mmask16 mask = left >= PACKED_LANES ? 0xffff : (__mmask16)((1u << left) - 1);
+        __m512 b = bias ? _mm512_maskz_loadu_ps(mask, bias + o) : _mm512_setzero_ps();
+        for (int r = 0; r < n_rows; r++) {
+            _mm512_mask_storeu_ps(y + (size_t)r * (size_t)ldy + o, mask,
+                                  _mm512_add_ps(_mm512_loadu_ps(sums + r * PACKED_LANES), b));
+        }
+    }
+}
+
+/* At most BULK_MOST_ROWS rows times n <= GROUP panels. */
+static void multiply_group(const struct packed *p, int panel, int n, const uint16_t *x, int n_rows,
+                           const float *bias, float *y, int ldy, void *scratch)
+{
+    float *sums = scratch;
+    uint16_t *weights = (uint16_t *)(void *)(sums + BULK_MOST_ROWS * GROUP * PACKED_LANES);
+    const size_t tile_sums = (size_t)GROUP * TILE_SUMS;
+    int n_splits = (p->n_blocks + SPLIT_BLOCKS - 1) / SPLIT_BLOCKS;
+    int split = (p->n_blocks + n_splits - 1) / n_splits;
+    int n_tiles = (n_rows + TILE_ROWS - 1) / TILE_ROWS;
+    for (int begin = 0; begin < p->n_blocks; begin += split) {
+        int end = begin + split < p->n_blocks ? begin + split : p->n_blocks;
+        for (int i = 0; i < n; i++) {
+            widen_panel(p, panel + i, begin, end, weights + (size_t)i * TILE_WORDS);
+        }
+        for (int t = 0; t < n_tiles; t++) {
+            size_t at = ((size_t)t * (size_t)p->n_blocks + (size_t)begin) * BULK_PARTS * TILE_WORDS;
+            multiply_tiles(x + at, weights, end - begin, n, begin == 0,
+                           sums + (size_t)t * tile_sums);
+        }
+    }
+    int o = panel * PACKED_LANES;
+    int n_out = p->n_out - o < n * PACKED_LANES ? p->n_out - o : n * PACKED_LANES;
+    for (int t = 0; t < n_tiles; t++) {
+        int left = n_rows - t * TILE_ROWS;
+        store_rows(sums + (size_t)t * tile_sums, left < TILE_ROWS ? left : TILE_ROWS, n_out,
+                   bias ? bias + o : NULL, y + (size_t)(t * TILE_ROWS) * (size_t)ldy + o, ldy);
     }
 }
 
 static void bulk_multiply(const struct packed *p, int begin, int end, const uint16_t *x, int n_rows,
                           const float *bias, float *y, int ldy, void *scratch)
 {
-    float *sums = scratch;
-    uint16_t *weights = (uint16_t *)(void *)(sums + BULK_ROWS * BULK_PANELS * PACKED_LANES);
-    const size_t step = BULK_PANELS * TILE_WORDS;
-    size_t width = (size_t)p->n_blocks * BULK_PARTS * PACKED_BLOCK;
+    size_t row_words = (size_t)p->n_blocks * BULK_PARTS * PACKED_BLOCK;
     configure();
-    for (int panel = begin; panel < end; panel += BULK_PANELS) {
-        int o = panel * PACKED_LANES;
-        widen_panel(p, panel, weights, step);
-        if (panel + 1 < end) {
-            widen_panel(p, panel + 1, weights + TILE_WORDS, step);
-        }
-        /* With no second panel its tile holds what was there before: those sums are not
-         * stored. */
-        int n_out = p->n_out - o;
-        n_out = panel + 1 < end || n_out < PACKED_LANES ? n_out : PACKED_LANES;
-        for (int r = 0; r < n_rows; r += BULK_ROWS) {
-            int left = n_rows - r;
-            multiply_unit(weights, p->n_blocks, x + (size_t)r * width, sums);
-            store_unit(sums, left < BULK_ROWS ? left : BULK_ROWS, n_out, bias ? bias + o : NULL,
-                       y + (size_t)r * (size_t)ldy + o, ldy);
+    for (int row = 0; row < n_rows; row += BULK_MOST_ROWS) {
+        int rows = n_rows - row < BULK_MOST_ROWS ? n_rows - row : BULK_MOST_ROWS;
+        for (int panel = begin; panel < end; panel += GROUP) {
+            multiply_group(p, panel, end - panel < GROUP ? end - panel : GROUP,
+                           x + (size_t)row * row_words, rows, bias, y + (size_t)row * (size_t)ldy,
+                           ldy, scratch);
         }
     }
     _tile_release();

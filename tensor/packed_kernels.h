@@ -24,24 +24,24 @@ struct packed_kernels {
     /* Matrix units that take bf16 (AMX): NULL where there are none. Rows of prompts and
      * pictures go through them, answers do not: the two differ in their last bits.
      * An activation is the sum of two bf16 numbers, which keep 16 of its 24 bits.
-     * bulk_row: x [n_in] -> to [n_blocks, 2, 32], first the upper parts; the rest zero.
+     * bulk_row: row r of x -> to [n_rows / 16, n_blocks, 2, 16, 32], the upper parts of
+     * sixteen rows, then the lower ones; columns beyond n_in become zero.
      * bulk_multiply: like multiply, any layout; rows beyond n_rows up to a multiple of
-     * BULK_ROWS exist and are zero; scratch is bulk_scratch_bytes(p) of the thread. */
-    void (*bulk_row)(const float *x, int n_in, uint16_t *to, int n_blocks);
+     * BULK_ROWS exist and are zero; scratch is BULK_SCRATCH_BYTES of the thread. */
+    void (*bulk_row)(const float *x, int n_in, uint16_t *to, int r, int n_blocks);
     void (*bulk_multiply)(const struct packed *p, int begin, int end, const uint16_t *x, int n_rows,
                           const float *bias, float *y, int ldy, void *scratch);
 };
 
-#define BULK_ROWS   32 /* rows come in such units */
-#define BULK_PARTS  2  /* bf16 numbers in an activation */
-#define BULK_PANELS 2  /* panels are worked on in pairs */
-
-/* For one thread: two panels of weights as bf16, and a tile of results. */
-static inline size_t bulk_scratch_bytes(const struct packed *p)
-{
-    return (size_t)p->n_blocks * BULK_PANELS * PACKED_LANES * PACKED_BLOCK * sizeof(uint16_t) +
-           (size_t)BULK_ROWS * BULK_PANELS * PACKED_LANES * sizeof(float);
-}
+#define BULK_ROWS      16  /* rows come in such units */
+#define BULK_PARTS     2   /* bf16 numbers in an activation */
+#define BULK_PANELS    3   /* panels that are worked on together */
+#define BULK_BLOCKS    6   /* blocks of them that are widened at a time, at most */
+#define BULK_MOST_ROWS 512 /* rows for which weights are widened once */
+/* Sums of all rows and panels of a group in fp32; its widened blocks in bf16. */
+#define BULK_SCRATCH_BYTES                                                                         \
+    ((size_t)BULK_MOST_ROWS * BULK_PANELS * PACKED_LANES * 4 +                                     \
+     (size_t)BULK_BLOCKS * BULK_PANELS * PACKED_LANES * PACKED_BLOCK * 2)
 
 extern const struct packed_kernels packed_ref;
 #if defined(__x86_64__)

@@ -9,9 +9,8 @@
 #include "tensor/packed_kernels.h"
 
 #include <stdatomic.h>
-#include <string.h>
 
-/* Panels of one unit: a multiple of what a bulk kernel works on at once. */
+/* Panels of one unit. */
 #define UNIT_PANELS 4
 /* From here on rounding is worth waking the pool. */
 #define POOL_ROWS 8
@@ -25,12 +24,16 @@ struct run {
     const float *x;
     int ldx, n_rows, n_in;
     struct packed_rows rows;
-    uint16_t *wide; /* bulk: [n_rows up to a multiple of BULK_ROWS, 32 n_blocks] */
-    uint8_t *scratch;
-    size_t scratch_bytes; /* of one thread */
+    uint16_t *wide;   /* bulk: what bulk_row makes of the rows; else NULL */
+    uint8_t *scratch; /* bulk: [threads, BULK_SCRATCH_BYTES] */
     atomic_int next;
     int n_units;
 };
+
+static int padded(int n_rows)
+{
+    return (n_rows + BULK_ROWS - 1) / BULK_ROWS * BULK_ROWS;
+}
 
 static void round_rows(void *ctx, int ith, int nth)
 {
@@ -39,12 +42,22 @@ static void round_rows(void *ctx, int ith, int nth)
     int end;
     pool_slice(r->n_rows, 1, ith, nth, &begin, &end);
     for (int i = begin; i < end; i++) {
-        const float *x = r->x + (size_t)i * (size_t)r->ldx;
-        if (r->wide) {
-            size_t width = (size_t)r->rows.n_blocks * BULK_PARTS * PACKED_BLOCK;
-            r->k->bulk_row(x, r->n_in, r->wide + (size_t)i * width, r->rows.n_blocks);
+        r->k->round_row(r->x + (size_t)i * (size_t)r->ldx, r->n_in, &r->rows, i);
+    }
+}
+
+static void widen_rows(void *ctx, int ith, int nth)
+{
+    struct run *r = ctx;
+    int begin;
+    int end;
+    pool_slice(padded(r->n_rows), 1, ith, nth, &begin, &end);
+    for (int i = begin; i < end; i++) {
+        if (i < r->n_rows) {
+            r->k->bulk_row(r->x + (size_t)i * (size_t)r->ldx, r->n_in, r->wide, i,
+                           r->rows.n_blocks);
         } else {
-            r->k->round_row(x, r->n_in, &r->rows, i);
+            r->k->bulk_row(r->x, 0, r->wide, i, r->rows.n_blocks);
         }
     }
 }
@@ -54,7 +67,7 @@ static int units_of(const struct weight *w)
     return (w->packed.n_panels + UNIT_PANELS - 1) / UNIT_PANELS;
 }
 
-static void multiply_unit(const struct run *r, int unit, int ith)
+static void multiply_unit(const struct run *r, int unit)
 {
     const struct packed_product *p = r->p;
     int i = 0;
@@ -65,27 +78,50 @@ static void multiply_unit(const struct run *r, int unit, int ith)
     int begin = unit * UNIT_PANELS;
     int end = begin + UNIT_PANELS;
     end = end < w->packed.n_panels ? end : w->packed.n_panels;
-    if (r->wide) {
-        r->k->bulk_multiply(&w->packed, begin, end, r->wide, r->n_rows, w->bias, p->y[i], p->ldy[i],
-                            r->scratch + (size_t)ith * r->scratch_bytes);
-    } else if (!packed_is_integer(&w->packed)) {
+    if (packed_is_integer(&w->packed)) {
+        r->k->multiply(&w->packed, begin, end, &r->rows, w->bias, p->y[i], p->ldy[i]);
+    } else {
         r->k->multiply_halves(&w->packed, begin, end, r->x, r->ldx, r->n_rows, w->bias, p->y[i],
                               p->ldy[i]);
-    } else {
-        r->k->multiply(&w->packed, begin, end, &r->rows, w->bias, p->y[i], p->ldy[i]);
     }
 }
 
 static void multiply_units(void *ctx, int ith, int nth)
 {
     struct run *r = ctx;
+    (void)ith;
     (void)nth;
     for (;;) {
         int unit = atomic_fetch_add_explicit(&r->next, 1, memory_order_relaxed);
         if (unit >= r->n_units) {
             return;
         }
-        multiply_unit(r, unit, ith);
+        multiply_unit(r, unit);
+    }
+}
+
+/* Bulk kernels gain from panels side by side, so each thread gets one stretch of them. */
+static void multiply_bulk(void *ctx, int ith, int nth)
+{
+    struct run *r = ctx;
+    const struct packed_product *p = r->p;
+    int n_panels = 0;
+    for (int i = 0; i < p->n_weights; i++) {
+        n_panels += p->w[i]->packed.n_panels;
+    }
+    int begin;
+    int end;
+    pool_slice(n_panels, 1, ith, nth, &begin, &end);
+    for (int i = 0; i < p->n_weights && end > 0; i++) {
+        const struct weight *w = p->w[i];
+        int n = w->packed.n_panels;
+        if (begin < n) {
+            r->k->bulk_multiply(&w->packed, begin > 0 ? begin : 0, end < n ? end : n, r->wide,
+                                r->n_rows, w->bias, p->y[i], p->ldy[i],
+                                r->scratch + (size_t)ith * BULK_SCRATCH_BYTES);
+        }
+        begin -= n;
+        end -= n;
     }
 }
 
@@ -94,14 +130,14 @@ static void *make_room(struct run *r, int n_threads, bool bulk, struct err *e)
 {
     size_t width = (size_t)r->rows.n_blocks * BULK_PARTS * PACKED_BLOCK;
     size_t n_rows = (size_t)r->n_rows;
+    size_t scratch_bytes = 0;
     if (bulk) {
-        n_rows = (n_rows + BULK_ROWS - 1) / BULK_ROWS * BULK_ROWS;
-        r->scratch_bytes = (bulk_scratch_bytes(&r->p->w[0]->packed) + 63) / 64 * 64;
+        n_rows = (size_t)padded(r->n_rows);
+        scratch_bytes = (size_t)n_threads * BULK_SCRATCH_BYTES;
     }
     size_t row_bytes = bulk ? width * sizeof *r->wide : (size_t)r->rows.n_blocks * BLOCK_BYTES;
     size_t bytes;
-    if (!ck_mul(n_rows, row_bytes, &bytes) ||
-        !ck_add(bytes, (size_t)n_threads * r->scratch_bytes + 64, &bytes)) {
+    if (!ck_mul(n_rows, row_bytes, &bytes) || !ck_add(bytes, scratch_bytes, &bytes)) {
         err_set(e, ERR_TOO_LARGE, "%d rows of %d columns do not fit into memory", r->n_rows,
                 r->n_in);
         return NULL;
@@ -113,9 +149,7 @@ static void *make_room(struct run *r, int n_threads, bool bulk, struct err *e)
     }
     if (bulk) {
         r->scratch = memory;
-        r->wide = (uint16_t *)(void *)(memory + (size_t)n_threads * r->scratch_bytes);
-        memset(r->wide + (size_t)r->n_rows * width, 0,
-               (n_rows - (size_t)r->n_rows) * width * sizeof *r->wide);
+        r->wide = (uint16_t *)(void *)(memory + scratch_bytes);
         return memory;
     }
     size_t n_blocks = n_rows * (size_t)r->rows.n_blocks;
@@ -156,10 +190,16 @@ int packed_matmul(const struct packed_product *p, const float *x, int ldx, int n
     if (!memory) {
         return -1;
     }
-    if (r.wide || any_integer(p)) {
-        pool_run(n_rows >= POOL_ROWS ? c->pool : NULL, round_rows, &r);
+    struct pool *few = n_rows >= POOL_ROWS ? c->pool : NULL;
+    if (r.wide) {
+        pool_run(few, widen_rows, &r);
+        pool_run(c->pool, multiply_bulk, &r);
+    } else {
+        if (any_integer(p)) {
+            pool_run(few, round_rows, &r);
+        }
+        pool_run(c->pool, multiply_units, &r);
     }
-    pool_run(c->pool, multiply_units, &r);
     mem_free(memory);
     return 0;
 }

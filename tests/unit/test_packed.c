@@ -302,12 +302,13 @@ static void check_bulk_product(const struct packed_kernels *k, struct rng *r, en
     float *bias = random_rows(r, 1, n_out);
     uint16_t *wide = test_guarded(NULL, (size_t)padded * width * sizeof *wide);
     float *y = test_guarded(NULL, (size_t)n_rows * (size_t)n_out * sizeof *y);
-    void *scratch = test_guarded(NULL, bulk_scratch_bytes(&p));
-    memset(wide, 0, (size_t)padded * width * sizeof *wide);
-    for (int i = 0; i < n_rows; i++) {
-        k->bulk_row(x + (size_t)i * (size_t)n_in, n_in, wide + (size_t)i * width, p.n_blocks);
+    void *scratch = test_guarded(NULL, BULK_SCRATCH_BYTES);
+    for (int i = 0; i < padded; i++) {
+        k->bulk_row(x + (size_t)i * (size_t)n_in, i < n_rows ? n_in : 0, wide, i, p.n_blocks);
     }
-    k->bulk_multiply(&p, 0, p.n_panels, wide, n_rows, bias, y, n_out, scratch);
+    int middle = p.n_panels / 2;
+    k->bulk_multiply(&p, 0, middle, wide, n_rows, bias, y, n_out, scratch);
+    k->bulk_multiply(&p, middle, p.n_panels, wide, n_rows, bias, y, n_out, scratch);
     double *want = mem_alloc((size_t)n_out * 2, sizeof *want);
     CHECK(want);
     for (int i = 0; i < n_rows; i++) {
@@ -330,6 +331,7 @@ static void check_bulk(const struct packed_kernels *k, struct rng *r)
         check_bulk_product(k, r, types[i], 16, step == 1 ? 64 : 2 * step, 31);
         check_bulk_product(k, r, types[i], 49, step == 1 ? 33 : step, 32);
         check_bulk_product(k, r, types[i], 71, step == 1 ? 45 : 3 * step, 65);
+        check_bulk_product(k, r, types[i], 200, step == 1 ? 350 : 12 * step, 17);
     }
 }
 
