@@ -42,10 +42,11 @@ own_c := $(wildcard $(addsuffix /*.[ch],$(folders) bench tests tests/unit))
 # Numeric folders: the loops are worth more optimisation than the rest.
 $(B)/tensor/%.o $(B)/model/%.o $(B)/vision/%.o $(B)/compress/%.o: CFLAGS += -O3 -fno-math-errno
 avx2 := -mavx2 -mfma -mf16c
+amx := -mavx512bf16 -mamx-tile -mamx-int8 -mamx-bf16
 avx512 := $(avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
 $(B)/tensor/kernels_avx2.o $(B)/tensor/packed_avx2.o: CFLAGS += $(avx2)
 $(B)/tensor/packed_vnni.o: CFLAGS += $(avx512) -mprefer-vector-width=512
-$(B)/tensor/packed_amx.o: CFLAGS += $(avx512) -mavx512vbmi -mavx512bf16 -mamx-tile -mamx-bf16
+$(B)/tensor/packed_amx.o $(B)/tensor/packed_amx_bf16.o: CFLAGS += $(avx512) $(amx)
 
 jobs := $(shell nproc)
 Q := $(if $(V),,@)
@@ -137,7 +138,7 @@ format: ## clang-format all of our C
 .PHONY: tidy
 tidy: ## clang-tidy all of our C
 	@printf '%s\n' $(filter %.c,$(own_c)) | xargs -P $(jobs) -n 1 sh -c \
-	  'clang-tidy --quiet "$$@" -- $(CPPFLAGS) -std=gnu11 $(avx512) -mavx512vbmi -mavx512bf16 -mamx-tile -mamx-bf16 2>/dev/null' sh
+	  'clang-tidy --quiet "$$@" -- $(CPPFLAGS) -std=gnu11 $(avx512) $(amx) 2>/dev/null' sh
 
 .PHONY: install
 install: tamp ## copy into DESTDIR and PREFIX (/usr/local), models too if they are there

@@ -12,9 +12,10 @@
  * Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0 keep every bit. The factors of Q4_K and Q5_K are
  * rounded to halves (2^-11), Q6_K to 8 bits a block of 32. F32 is not packed.
  *
- * Activations are rounded to 15 bits in blocks of 32 of one row, x = scale * q, and q is
- * split into two bytes, q = 128 high + low: eight bits alone cost a 135 M model three
- * arg-maxes in a hundred. With
+ * Activations are rounded to 12 bits in blocks of 32 of one row, x = scale * q, and q is
+ * split into two bytes, q = 16 high + low: eight bits alone cost a 135 M model three
+ * arg-maxes in a hundred. With 16, not 128, a matrix unit multiplies both by 4-bit weights
+ * at once, the high byte by 16 times the weight. In
  *   y[o] = sum over blocks of  d scale (sum_k q_w q_x)  +  m scale (sum_k q_x)
  * the integer sums are exact and the minimum of a block costs one product. Blocks are
  * added in ascending order, one accumulator each output: a row's bits depend neither on
@@ -48,16 +49,35 @@ struct packed {
 
 /* Bytes of one block of activations: 32 high ones, then 32 low ones. */
 #define PACKED_ROW_BLOCK (2 * PACKED_BLOCK)
-#define PACKED_RADIX     128
+#define PACKED_SHIFT     4
+#define PACKED_RADIX     (1 << PACKED_SHIFT)
 #define PACKED_MOST      (127 * PACKED_RADIX) /* the largest |q| */
+
+/* Rows lie in groups of 16 (all rows in one group where there are fewer), and in a group
+ * block by block: what a kernel needs for one block of its rows is in one place. */
+#define PACKED_GROUP 16
 
 struct packed_rows {
     int n_rows, n_blocks;
-    int8_t *q;         /* [n_rows, n_blocks, 64] high in -127..127, low in -64..63 */
-    float *scale;      /* [n_rows, n_blocks] */
-    float *scaled_sum; /* [n_rows, n_blocks] scale * sum of q */
-    int32_t *offset;   /* [n_rows, n_blocks] -128 * sum of q: undoes the 128 of 8-bit weights */
+    int group;         /* rows in a group, the last one included: 16, or n_rows if less */
+    int8_t *q;         /* [n_groups, n_blocks, group, 64] high in -127..127, low in -8..7 */
+    float *scale;      /* [n_groups, n_blocks, group] */
+    float *scaled_sum; /* the same shape: scale * sum of q */
+    int32_t *offset;   /* the same shape: -128 * sum of q, undoes the 128 of 8-bit weights */
 };
+
+static inline int packed_group(int n_rows)
+{
+    return n_rows < PACKED_GROUP ? n_rows : PACKED_GROUP;
+}
+
+/* Where block b of row r is in all four. */
+static inline size_t packed_at(const struct packed_rows *x, int r, int b)
+{
+    size_t group = (size_t)x->group;
+    return ((size_t)(r / x->group) * (size_t)x->n_blocks + (size_t)b) * group +
+           (size_t)(r % x->group);
+}
 
 /* True for the types that have a packed layout: all but F32. */
 bool packed_has(enum tensor_type type);

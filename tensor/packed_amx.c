@@ -1,15 +1,14 @@
-/* Packed products with the bf16 tiles of AMX (TDPBF16PS), for many rows. Weights are rounded
- * to bf16 (2^-8), activations are the sum of two bf16 numbers (2^-16), so there is nothing
- * to scale inside the loop. Few rows go through the AVX-512 loops.
+/* Packed products with the int8 tiles of AMX. They compute what the AVX-512 loops do, bit by
+ * bit: the integers are exact in both, and blocks are scaled and added in the same order. So
+ * rows that do not fill a tile go through those loops.
  *
- * A tile instruction is done every 16 cycles if its operands are there, and those decide:
- *   - the weights of three panels and six blocks (18 KiB) are widened once for all rows and
- *     stay in the L1 cache; columns are therefore worked on in splits
- *   - activations lie in the order in which they are loaded, a tile after the other, and
- *     come from L2 once for each group of panels
- *   - the sums of three panels take turns, because a sum is ready only after 52 cycles; with
- *     three, weights, sums and both parts of the activations fit into the eight tiles, and
- *     each is loaded once a block. Four panels or longer splits were up to a tenth slower */
+ * One tile instruction (TDPBSUD) takes a block of 32 columns of 16 rows by 16 outputs:
+ *   4 bits  64 bytes of a row are its 32 high bytes, then its 32 low ones; the tile of weights
+ *           has 16 q, then q: one instruction, and its sum is that of 16 high + low
+ *   8 bits  16 q does not fit into a byte: one instruction for each byte
+ * The sums leave the tile through memory, because only vector registers can scale them. That
+ * costs more than the multiplication, so the scaled sums of 16 rows stay in sixteen registers
+ * over all blocks, and the tile of block b + 1 is multiplied while block b is scaled. */
 #if defined(__x86_64__)
 #include "tensor/packed_kernels.h"
 
@@ -25,11 +24,12 @@
 #endif
 #define XFEATURE_TILE_DATA 18
 
-#define TILE_WORDS   (16 * 32) /* bf16 numbers in a tile: 16 rows of 64 bytes */
-#define TILE_ROWS    16
-#define GROUP        BULK_PANELS
-#define TILE_SUMS    (16 * 16) /* fp32 numbers in one */
-#define SPLIT_BLOCKS BULK_BLOCKS
+#define TILE_ROWS  16
+#define TILE_BYTES 1024
+#define TILE_SUMS  (TILE_ROWS * PACKED_LANES)
+/* Blocks of a panel that are unpacked at a time: with the activations of 16 rows they fit
+ * into an L1 cache of 48 KiB. */
+#define SPLIT_BLOCKS 20
 
 bool packed_amx_permitted(void)
 {
@@ -44,40 +44,15 @@ struct tile_config {
     uint8_t rows[16];
 };
 
-/* All eight tiles are 16 rows of 64 bytes. */
-static void configure(void)
+void packed_amx_configure(int row_bytes, int weight_rows)
 {
     struct tile_config config = {.palette = 1};
     for (int i = 0; i < 8; i++) {
-        config.row_bytes[i] = 64;
-        config.rows[i] = 16;
+        config.row_bytes[i] = (uint16_t)(i < 6 ? 64 : row_bytes);
+        config.rows[i] = (uint8_t)(i < 3 || i > 5 ? TILE_ROWS : weight_rows);
     }
     /* Not the intrinsic: GCC 12 does not know that it reads memory (its bug 114098). */
     __asm__ volatile("ldtilecfg %0" : : "m"(config));
-}
-
-/* Sixteen bf16 numbers as fp32. */
-INLINE __m512 widen(const uint16_t *p)
-{
-    __m256i h = _mm256_loadu_si256((const __m256i *)(const void *)p);
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
-}
-
-static void bulk_row(const float *x, int n_in, uint16_t *to, int r, int n_blocks)
-{
-    uint16_t *at = to + (size_t)(r / TILE_ROWS) * (size_t)n_blocks * BULK_PARTS * TILE_WORDS +
-                   (size_t)(r % TILE_ROWS) * PACKED_BLOCK;
-    for (int b = 0; b < n_blocks; b++, x += PACKED_BLOCK, n_in -= PACKED_BLOCK) {
-        __mmask32 mask = n_in >= PACKED_BLOCK ? 0xffffffffu : n_in > 0 ? (1u << n_in) - 1 : 0;
-        __m512 low = _mm512_maskz_loadu_ps((__mmask16)(mask & 0xffff), x);
-        __m512 high = _mm512_maskz_loadu_ps((__mmask16)(mask >> 16), x + 16);
-        __m512bh upper = _mm512_cvtne2ps_pbh(high, low);
-        memcpy(at, &upper, sizeof upper);
-        __m512bh lower =
-            _mm512_cvtne2ps_pbh(_mm512_sub_ps(high, widen(at + 16)), _mm512_sub_ps(low, widen(at)));
-        memcpy(at + TILE_WORDS, &lower, sizeof lower);
-        at += BULK_PARTS * TILE_WORDS;
-    }
 }
 
 INLINE __m512 load_halves(const uint8_t *p)
@@ -85,227 +60,216 @@ INLINE __m512 load_halves(const uint8_t *p)
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
 }
 
-/* A row of a tile of weights is a pair of columns, output by output: [o0k0, o0k1, o1k0, ...].
- * Two registers hold it in fp32, eight outputs each. */
-INLINE void store_pairs(__m512 first, __m512 second, uint16_t *to)
-{
-    __m512bh row = _mm512_cvtne2ps_pbh(second, first);
-    memcpy(to, &row, sizeof row);
-}
+/* Weights of some blocks of a panel as tiles need them, and their factors in fp32. */
+struct unpacked {
+    uint8_t tiles[SPLIT_BLOCKS * TILE_BYTES] __attribute__((aligned(64)));
+    float d[SPLIT_BLOCKS * PACKED_LANES] __attribute__((aligned(64)));
+    float m[SPLIT_BLOCKS * PACKED_LANES] __attribute__((aligned(64)));
+};
 
-/* v[0..7] and v[8..15], each number twice. */
-INLINE __m512 twice(__m512 v, const int half)
-{
-    const __m512i which = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
-    return _mm512_permutexvar_ps(_mm512_add_epi32(which, _mm512_set1_epi32(8 * half)), v);
-}
-
-/* Of a register of four columns of sixteen outputs: columns 2 pair and 2 pair + 1 of the
- * outputs 8 half .., as whole numbers. */
-INLINE __m512 column_pair(__m512i quad, const int pair, const int half)
-{
-    const __m512i outputs =
-        _mm512_setr_epi32(0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29);
-    __m512i which = _mm512_add_epi32(outputs, _mm512_set1_epi32(32 * half + 2 * pair));
-    __m512i q = _mm512_maskz_permutexvar_epi8(0x1111111111111111u, which, quad);
-    return _mm512_cvtepi32_ps(q);
-}
-
-/* Four columns of a block: two rows of a tile. */
-INLINE void store_quad(__m512i quad, const __m512 d[2], const __m512 m[2], uint16_t *to)
-{
-    for (int pair = 0; pair < 2; pair++) {
-        store_pairs(_mm512_fmadd_ps(d[0], column_pair(quad, pair, 0), m[0]),
-                    _mm512_fmadd_ps(d[1], column_pair(quad, pair, 1), m[1]), to + 32 * pair);
-    }
-}
-
-INLINE void widen_integers(const uint8_t *block, const bool is_4bit, uint16_t *to)
+static void unpack(const struct packed *p, int panel, int begin, int end, struct unpacked *u)
 {
     const __m512i low = _mm512_set1_epi8(15);
-    const uint8_t *factors = block + (is_4bit ? 256 : 512);
-    __m512 d = load_halves(factors);
-    __m512 m = load_halves(factors + 2 * PACKED_LANES);
-    if (!is_4bit) {
-        m = _mm512_fnmadd_ps(d, _mm512_set1_ps(128), m); /* q is stored with 128 added */
-    }
-    const __m512 ds[2] = {twice(d, 0), twice(d, 1)};
-    const __m512 ms[2] = {twice(m, 0), twice(m, 1)};
-    for (int j = 0; j < (is_4bit ? 4 : 8); j++) {
-        __m512i w = _mm512_loadu_si512((const void *)(block + (size_t)(64 * j)));
-        if (is_4bit) {
-            store_quad(_mm512_and_si512(w, low), ds, ms, to + (size_t)(64 * j));
-            w = _mm512_and_si512(_mm512_srli_epi16(w, 4), low);
-            store_quad(w, ds, ms, to + (size_t)(64 * (j + 4)));
-        } else {
-            store_quad(w, ds, ms, to + (size_t)(64 * j));
-        }
-    }
-}
-
-/* 16-bit weights lie column by column already. */
-INLINE void widen_halves(const uint8_t *block, const bool is_f16, uint16_t *to)
-{
-    const __m512i even = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-    const __m512i next = _mm512_set1_epi32(8);
-    for (int k = 0; k < PACKED_BLOCK; k += 2, block += 4 * PACKED_LANES, to += 32) {
-        const uint16_t *columns = (const uint16_t *)(const void *)block;
-        __m512 a = is_f16 ? load_halves(block) : widen(columns);
-        __m512 b = is_f16 ? load_halves(block + 2 * PACKED_LANES) : widen(columns + PACKED_LANES);
-        store_pairs(_mm512_permutex2var_ps(a, even, b),
-                    _mm512_permutex2var_ps(a, _mm512_add_epi32(even, next), b), to);
-    }
-}
-
-/* A panel's blocks [begin, end) as tiles, one in every GROUP of `to`. */
-static void widen_panel(const struct packed *p, int panel, int begin, int end, uint16_t *to)
-{
-    for (int b = begin; b < end; b++, to += GROUP * TILE_WORDS) {
+    const __m512i high = _mm512_set1_epi8((char)0xf0);
+    for (int b = begin; b < end; b++) {
         const uint8_t *block = packed_block(p, panel, b);
-        switch (p->kind) {
-        case PACKED_4BIT:
-            widen_integers(block, true, to);
-            break;
-        case PACKED_8BIT:
-            widen_integers(block, false, to);
-            break;
-        case PACKED_F16:
-            widen_halves(block, true, to);
-            break;
-        case PACKED_BF16:
-            widen_halves(block, false, to);
-            break;
+        const uint8_t *factors = packed_factors(p, block);
+        size_t i = (size_t)(b - begin);
+        uint8_t *to = u->tiles + i * TILE_BYTES;
+        _mm512_store_ps(u->d + i * PACKED_LANES, load_halves(factors));
+        _mm512_store_ps(u->m + i * PACKED_LANES, load_halves(factors + 2 * PACKED_LANES));
+        if (p->kind == PACKED_8BIT) {
+            memcpy(to, block, 512);
+            continue;
+        }
+        for (size_t j = 0; j < 4; j++, block += 64, to += 64) {
+            __m512i w = _mm512_loadu_si512((const void *)block);
+            __m512i first = _mm512_and_si512(w, low);
+            __m512i second = _mm512_and_si512(w, high); /* 16 q already */
+            _mm512_store_si512((void *)to, _mm512_slli_epi16(first, 4));
+            _mm512_store_si512((void *)(to + 256), second);
+            _mm512_store_si512((void *)(to + 512), first);
+            _mm512_store_si512((void *)(to + 768), _mm512_srli_epi16(second, 4));
         }
     }
 }
 
-/* sums [GROUP, 16, 16] of 16 rows += x [n_blocks, 2 tiles] * weights [n_blocks, GROUP tiles]
- * for the first n panels, a constant wherever this is called. */
-INLINE void multiply_tile(const uint16_t *x, const uint16_t *weights, int n_blocks, const int n,
-                          bool first, float *sums)
+/* A group of sixteen rows from the first block of a split on. */
+struct rows16 {
+    const int8_t *q; /* a tile a block */
+    const float *scale, *scaled_sum;
+    const int32_t *offset;
+};
+
+/* Add block i of the split to the sums; whole [16, 16], and with 8 bits the sums of the low
+ * bytes behind it. */
+INLINE void scale_block(const struct rows16 *x, const struct unpacked *u, int i,
+                        const int32_t *whole, const bool is_4bit, __m512 sum[TILE_ROWS])
 {
-    if (first) {
+    __m512 d = _mm512_load_ps(u->d + (size_t)i * PACKED_LANES);
+    __m512 m = _mm512_load_ps(u->m + (size_t)i * PACKED_LANES);
+    const float *scale = x->scale + (size_t)i * TILE_ROWS;
+    const float *scaled_sum = x->scaled_sum + (size_t)i * TILE_ROWS;
+    const int32_t *offset = x->offset + (size_t)i * TILE_ROWS;
+    _Pragma("GCC unroll 16") for (int r = 0; r < TILE_ROWS; r++)
+    {
+        __m512i w = _mm512_load_si512((const void *)(whole + r * PACKED_LANES));
+        if (!is_4bit) {
+            __m512i low = _mm512_load_si512((const void *)(whole + TILE_SUMS + r * PACKED_LANES));
+            low = _mm512_add_epi32(low, _mm512_set1_epi32(offset[r]));
+            w = _mm512_add_epi32(_mm512_slli_epi32(w, PACKED_SHIFT), low);
+        }
+        __m512 scaled = _mm512_mul_ps(d, _mm512_set1_ps(scale[r]));
+        sum[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(w), scaled, sum[r]);
+        sum[r] = _mm512_fmadd_ps(m, _mm512_set1_ps(scaled_sum[r]), sum[r]);
+    }
+}
+
+/* Block i of sixteen rows by the tiles of one panel -> whole. A tile that was read is zeroed
+ * by the next call. `odd` is a constant: two sets of tiles take turns. */
+INLINE void multiply_block(const struct rows16 *x, const struct unpacked *u, int i, const bool odd,
+                           const bool is_4bit, int32_t *whole)
+{
+    const int8_t *q = x->q + (size_t)i * TILE_BYTES;
+    const uint8_t *w = u->tiles + (size_t)i * TILE_BYTES;
+    if (is_4bit && !odd) {
+        _tile_zero(0);
+        _tile_loadd(4, w, 64);
+        _tile_loadd(6, q, 64);
+        _tile_dpbsud(0, 6, 4);
+        _tile_stored(0, whole, 64);
+    } else if (is_4bit) {
+        _tile_zero(1);
+        _tile_loadd(5, w, 64);
+        _tile_loadd(7, q, 64);
+        _tile_dpbsud(1, 7, 5);
+        _tile_stored(1, whole, 64);
+    } else {
         _tile_zero(0);
         _tile_zero(1);
-        _tile_zero(2);
-    } else {
-        _tile_loadd(0, sums, 64);
-        _tile_loadd(1, sums + TILE_SUMS, 64);
-        _tile_loadd(2, sums + 2 * TILE_SUMS, 64);
-    }
-    for (int b = 0; b < n_blocks; b++) {
-        _tile_loadd(3, weights, 64);
-        if (n > 1) {
-            _tile_loadd(4, weights + TILE_WORDS, 64);
-        }
-        if (n > 2) {
-            _tile_loadd(5, weights + 2 * TILE_WORDS, 64);
-        }
-        _tile_loadd(6, x, 64);
-        _tile_loadd(7, x + TILE_WORDS, 64);
-        _tile_dpbf16ps(0, 6, 3);
-        if (n > 1) {
-            _tile_dpbf16ps(1, 6, 4);
-        }
-        if (n > 2) {
-            _tile_dpbf16ps(2, 6, 5);
-        }
-        _tile_dpbf16ps(0, 7, 3);
-        if (n > 1) {
-            _tile_dpbf16ps(1, 7, 4);
-        }
-        if (n > 2) {
-            _tile_dpbf16ps(2, 7, 5);
-        }
-        x += BULK_PARTS * TILE_WORDS;
-        weights += GROUP * TILE_WORDS;
-    }
-    _tile_stored(0, sums, 64);
-    _tile_stored(1, sums + TILE_SUMS, 64);
-    _tile_stored(2, sums + 2 * TILE_SUMS, 64);
-}
-
-static void multiply_tiles(const uint16_t *x, const uint16_t *weights, int n_blocks, int n,
-                           bool first, float *sums)
-{
-    switch (n) {
-    case 1:
-        multiply_tile(x, weights, n_blocks, 1, first, sums);
-        return;
-    case 2:
-        multiply_tile(x, weights, n_blocks, 2, first, sums);
-        return;
-    default:
-        multiply_tile(x, weights, n_blocks, 3, first, sums);
-        return;
+        _tile_loadd(4, w, 64);
+        _tile_loadd(6, q, 64);
+        _tile_loadd(7, q + PACKED_BLOCK, 64);
+        _tile_dpbsud(0, 6, 4);
+        _tile_dpbsud(1, 7, 4);
+        _tile_stored(0, whole, 64);
+        _tile_stored(1, whole + TILE_SUMS, 64);
     }
 }
 
-static void store_rows(const float *sums, int n_rows, int n_out, const float *bias, float *y,
-                       int ldy)
+/* sums [16, 16] = (first ? 0 : sums) + the n blocks of the split. */
+INLINE void multiply_rows(const struct rows16 *x, const struct unpacked *u, int n, bool first,
+                          const bool is_4bit, float *sums)
 {
-    for (int o = 0; o < n_out; o += PACKED_LANES, sums += TILE_SUMS) {
-        int left = n_out - o;
-        __mmask16 mask = left >= PACKED_LANES ? 0xffff : (__mmask16)((1u << left) - 1);
-        __m512 b = bias ? _mm512_maskz_loadu_ps(mask, bias + o) : _mm512_setzero_ps();
-        for (int r = 0; r < n_rows; r++) {
-            _mm512_mask_storeu_ps(y + (size_t)r * (size_t)ldy + o, mask,
-                                  _mm512_add_ps(_mm512_loadu_ps(sums + r * PACKED_LANES), b));
+    int32_t whole[2][2 * TILE_SUMS] __attribute__((aligned(64)));
+    __m512 sum[TILE_ROWS];
+    for (int r = 0; r < TILE_ROWS; r++) {
+        sum[r] = first ? _mm512_setzero_ps() : _mm512_loadu_ps(sums + r * PACKED_LANES);
+    }
+    multiply_block(x, u, 0, false, is_4bit, whole[0]);
+    for (int i = 0; i < n; i += 2) {
+        if (i + 1 < n) {
+            multiply_block(x, u, i + 1, true, is_4bit, whole[1]);
         }
+        scale_block(x, u, i, whole[0], is_4bit, sum);
+        if (i + 2 < n) {
+            multiply_block(x, u, i + 2, false, is_4bit, whole[0]);
+        }
+        if (i + 1 < n) {
+            scale_block(x, u, i + 1, whole[1], is_4bit, sum);
+        }
+    }
+    for (int r = 0; r < TILE_ROWS; r++) {
+        _mm512_storeu_ps(sums + r * PACKED_LANES, sum[r]);
     }
 }
 
-/* At most BULK_MOST_ROWS rows times n <= GROUP panels. */
-static void multiply_group(const struct packed *p, int panel, int n, const uint16_t *x, int n_rows,
-                           const float *bias, float *y, int ldy, void *scratch)
+static void multiply_rows_4bit(const struct rows16 *x, const struct unpacked *u, int n, bool first,
+                               float *sums)
 {
-    float *sums = scratch;
-    uint16_t *weights = (uint16_t *)(void *)(sums + BULK_MOST_ROWS * GROUP * PACKED_LANES);
-    const size_t tile_sums = (size_t)GROUP * TILE_SUMS;
+    multiply_rows(x, u, n, first, true, sums);
+}
+
+static void multiply_rows_8bit(const struct rows16 *x, const struct unpacked *u, int n, bool first,
+                               float *sums)
+{
+    multiply_rows(x, u, n, first, false, sums);
+}
+
+static void store_rows(const struct packed *p, int panel, const float *sums, const float *bias,
+                       float *y, int ldy)
+{
+    int left = p->n_out - panel * PACKED_LANES;
+    __mmask16 mask = left >= PACKED_LANES ? 0xffff : (__mmask16)((1u << left) - 1);
+    __m512 b = bias ? _mm512_maskz_loadu_ps(mask, bias + (size_t)panel * PACKED_LANES)
+                    : _mm512_setzero_ps();
+    y += (size_t)panel * PACKED_LANES;
+    for (int r = 0; r < TILE_ROWS; r++, y += ldy) {
+        _mm512_mask_storeu_ps(y, mask, _mm512_add_ps(_mm512_loadu_ps(sums + r * PACKED_LANES), b));
+    }
+}
+
+/* One panel by at most MOST_ROWS rows, a multiple of 16. */
+#define MOST_ROWS 256
+
+static void multiply_panel(const struct packed *p, int panel, const struct packed_rows *x, int row,
+                           int n_rows, const float *bias, float *y, int ldy)
+{
+    struct unpacked u;
+    float sums[MOST_ROWS * PACKED_LANES];
     int n_splits = (p->n_blocks + SPLIT_BLOCKS - 1) / SPLIT_BLOCKS;
     int split = (p->n_blocks + n_splits - 1) / n_splits;
-    int n_tiles = (n_rows + TILE_ROWS - 1) / TILE_ROWS;
     for (int begin = 0; begin < p->n_blocks; begin += split) {
-        int end = begin + split < p->n_blocks ? begin + split : p->n_blocks;
-        for (int i = 0; i < n; i++) {
-            widen_panel(p, panel + i, begin, end, weights + (size_t)i * TILE_WORDS);
-        }
-        for (int t = 0; t < n_tiles; t++) {
-            size_t at = ((size_t)t * (size_t)p->n_blocks + (size_t)begin) * BULK_PARTS * TILE_WORDS;
-            multiply_tiles(x + at, weights, end - begin, n, begin == 0,
-                           sums + (size_t)t * tile_sums);
+        int n = begin + split < p->n_blocks ? split : p->n_blocks - begin;
+        unpack(p, panel, begin, begin + n, &u);
+        for (int r = 0; r < n_rows; r += TILE_ROWS) {
+            size_t at = packed_at(x, row + r, begin);
+            struct rows16 rows = {x->q + at * PACKED_ROW_BLOCK, x->scale + at, x->scaled_sum + at,
+                                  x->offset + at};
+            (p->kind == PACKED_4BIT ? multiply_rows_4bit : multiply_rows_8bit)(
+                &rows, &u, n, begin == 0, sums + r * PACKED_LANES);
         }
     }
-    int o = panel * PACKED_LANES;
-    int n_out = p->n_out - o < n * PACKED_LANES ? p->n_out - o : n * PACKED_LANES;
-    for (int t = 0; t < n_tiles; t++) {
-        int left = n_rows - t * TILE_ROWS;
-        store_rows(sums + (size_t)t * tile_sums, left < TILE_ROWS ? left : TILE_ROWS, n_out,
-                   bias ? bias + o : NULL, y + (size_t)(t * TILE_ROWS) * (size_t)ldy + o, ldy);
+    for (int r = 0; r < n_rows; r += TILE_ROWS) {
+        store_rows(p, panel, sums + r * PACKED_LANES, bias, y + (size_t)(row + r) * (size_t)ldy,
+                   ldy);
     }
 }
 
-static void bulk_multiply(const struct packed *p, int begin, int end, const uint16_t *x, int n_rows,
-                          const float *bias, float *y, int ldy, void *scratch)
+static void multiply(const struct packed *p, int begin, int end, const struct packed_rows *x,
+                     const float *bias, float *y, int ldy)
 {
-    size_t row_words = (size_t)p->n_blocks * BULK_PARTS * PACKED_BLOCK;
-    configure();
-    for (int row = 0; row < n_rows; row += BULK_MOST_ROWS) {
-        int rows = n_rows - row < BULK_MOST_ROWS ? n_rows - row : BULK_MOST_ROWS;
-        for (int panel = begin; panel < end; panel += GROUP) {
-            multiply_group(p, panel, end - panel < GROUP ? end - panel : GROUP,
-                           x + (size_t)row * row_words, rows, bias, y + (size_t)row * (size_t)ldy,
-                           ldy, scratch);
+    int whole = x->n_rows / TILE_ROWS * TILE_ROWS;
+    if (whole > 0) {
+        bool is_4bit = p->kind == PACKED_4BIT;
+        packed_amx_configure(is_4bit ? 64 : 32, is_4bit ? 16 : 8);
+        for (int row = 0; row < whole; row += MOST_ROWS) {
+            int n = whole - row < MOST_ROWS ? whole - row : MOST_ROWS;
+            for (int panel = begin; panel < end; panel++) {
+                multiply_panel(p, panel, x, row, n, bias, y, ldy);
+            }
         }
+        _tile_release();
     }
-    _tile_release();
+    if (whole == x->n_rows) {
+        return;
+    }
+    size_t at = (size_t)whole * (size_t)x->n_blocks;
+    struct packed_rows rest = {.n_rows = x->n_rows - whole,
+                               .n_blocks = x->n_blocks,
+                               .group = x->group,
+                               .q = x->q + at * PACKED_ROW_BLOCK,
+                               .scale = x->scale + at,
+                               .scaled_sum = x->scaled_sum + at,
+                               .offset = x->offset + at};
+    packed_vnni_multiply(p, begin, end, &rest, bias, y + (size_t)whole * (size_t)ldy, ldy);
 }
 
 const struct packed_kernels packed_amx = {
     .round_row = packed_vnni_round_row,
-    .multiply = packed_vnni_multiply,
+    .multiply = multiply,
     .multiply_halves = packed_vnni_multiply_halves,
-    .bulk_row = bulk_row,
-    .bulk_multiply = bulk_multiply,
+    .bulk_row = packed_amx_bulk_row,
+    .bulk_multiply = packed_amx_bulk_multiply,
 };
 #endif

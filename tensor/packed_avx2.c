@@ -36,7 +36,7 @@ INLINE __m256i four_columns(const int8_t *q)
 }
 
 /* Integer sums of one block, eight outputs, for each row of the tile. */
-INLINE void sums_4bit(const uint8_t *block, const int8_t *q, size_t next_row, const int n_rows,
+INLINE void sums_4bit(const uint8_t *block, const int8_t *q, const int n_rows,
                       __m256i whole[TILE_ROWS])
 {
     const __m256i low = _mm256_set1_epi8(15);
@@ -49,7 +49,7 @@ INLINE void sums_4bit(const uint8_t *block, const int8_t *q, size_t next_row, co
         __m256i first = _mm256_and_si256(w, low);
         __m256i second = _mm256_and_si256(_mm256_srli_epi16(w, 4), low);
         for (int r = 0; r < n_rows; r++) {
-            const int8_t *x = q + (size_t)r * next_row + (size_t)(4 * j);
+            const int8_t *x = q + PACKED_ROW_BLOCK * r + (size_t)(4 * j);
             pairs[r] = _mm256_add_epi16(pairs[r], _mm256_maddubs_epi16(first, four_columns(x)));
             pairs[r] =
                 _mm256_add_epi16(pairs[r], _mm256_maddubs_epi16(second, four_columns(x + 16)));
@@ -60,7 +60,7 @@ INLINE void sums_4bit(const uint8_t *block, const int8_t *q, size_t next_row, co
     }
 }
 
-INLINE void sums_8bit(const uint8_t *block, const int8_t *q, size_t next_row, const int n_rows,
+INLINE void sums_8bit(const uint8_t *block, const int8_t *q, const int n_rows,
                       __m256i whole[TILE_ROWS])
 {
     for (int r = 0; r < n_rows; r++) {
@@ -71,7 +71,7 @@ INLINE void sums_8bit(const uint8_t *block, const int8_t *q, size_t next_row, co
             _mm256_xor_si256(load32(block + (size_t)(64 * j)), _mm256_set1_epi8((char)0x80));
         __m256i size = _mm256_abs_epi8(w);
         for (int r = 0; r < n_rows; r++) {
-            const int8_t *x = q + (size_t)r * next_row + (size_t)(4 * j);
+            const int8_t *x = q + PACKED_ROW_BLOCK * r + (size_t)(4 * j);
             __m256i pairs = _mm256_maddubs_epi16(size, _mm256_sign_epi8(four_columns(x), w));
             whole[r] = _mm256_add_epi32(whole[r], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
         }
@@ -88,33 +88,31 @@ INLINE void tile(const struct packed *p, int o, const struct packed_rows *x, int
                  const int n_rows, const bool is_4bit, const float *bias, float *y, int ldy)
 {
     __m256 sum[TILE_ROWS];
-    size_t n_blocks = (size_t)p->n_blocks;
     size_t half = (size_t)(o % PACKED_LANES / HALF);
     const uint8_t *block = packed_block(p, o / PACKED_LANES, 0);
-    size_t at = (size_t)row * n_blocks;
+    size_t at = packed_at(x, row, 0);
     for (int r = 0; r < n_rows; r++) {
         sum[r] = _mm256_setzero_ps();
     }
-    for (size_t b = 0; b < n_blocks; b++, at++) {
+    for (int b = 0; b < p->n_blocks; b++, at += (size_t)x->group) {
         __m256i high[TILE_ROWS];
         __m256i low[TILE_ROWS];
         const int8_t *q = x->q + at * PACKED_ROW_BLOCK;
-        const size_t next_row = n_blocks * PACKED_ROW_BLOCK;
         const uint8_t *factors = block + (is_4bit ? 256 : 512) + half * 16;
         if (is_4bit) {
-            sums_4bit(block + half * 32, q, next_row, n_rows, high);
-            sums_4bit(block + half * 32, q + PACKED_BLOCK, next_row, n_rows, low);
+            sums_4bit(block + half * 32, q, n_rows, high);
+            sums_4bit(block + half * 32, q + PACKED_BLOCK, n_rows, low);
         } else {
-            sums_8bit(block + half * 32, q, next_row, n_rows, high);
-            sums_8bit(block + half * 32, q + PACKED_BLOCK, next_row, n_rows, low);
+            sums_8bit(block + half * 32, q, n_rows, high);
+            sums_8bit(block + half * 32, q + PACKED_BLOCK, n_rows, low);
         }
         block += is_4bit ? PACKED_4BIT_SIZE : PACKED_8BIT_SIZE;
         __m256 d = load_halves(factors);
         __m256 m = load_halves(factors + 2 * PACKED_LANES);
         for (int r = 0; r < n_rows; r++) {
-            size_t i = at + (size_t)r * n_blocks;
+            size_t i = at + (size_t)r;
             __m256 scaled = _mm256_mul_ps(d, _mm256_set1_ps(x->scale[i]));
-            __m256i whole = _mm256_add_epi32(_mm256_slli_epi32(high[r], 7), low[r]);
+            __m256i whole = _mm256_add_epi32(_mm256_slli_epi32(high[r], PACKED_SHIFT), low[r]);
             sum[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole), scaled, sum[r]);
             sum[r] = _mm256_fmadd_ps(m, _mm256_set1_ps(x->scaled_sum[i]), sum[r]);
         }
@@ -183,8 +181,8 @@ INLINE void store_bytes(const __m256i v[4], int8_t *to)
 
 static void round_row(const float *x, int n_in, struct packed_rows *to, int r)
 {
-    size_t at = (size_t)r * (size_t)to->n_blocks;
-    for (int b = 0; b < to->n_blocks; b++, at++, x += PACKED_BLOCK, n_in -= PACKED_BLOCK) {
+    size_t at = packed_at(to, r, 0);
+    for (int b = 0; b < to->n_blocks; b++, x += PACKED_BLOCK, n_in -= PACKED_BLOCK) {
         __m256 v[4];
         for (int i = 0; i < 4; i++) {
             v[i] = _mm256_maskload_ps(x + (size_t)(8 * i), store_mask(n_in - 8 * i));
@@ -206,8 +204,8 @@ static void round_row(const float *x, int n_in, struct packed_rows *to, int r)
         __m256i low[4];
         for (int i = 0; i < 4; i++) {
             high[i] = _mm256_add_epi32(q[i], _mm256_set1_epi32(PACKED_RADIX / 2));
-            high[i] = _mm256_srai_epi32(high[i], 7);
-            low[i] = _mm256_sub_epi32(q[i], _mm256_slli_epi32(high[i], 7));
+            high[i] = _mm256_srai_epi32(high[i], PACKED_SHIFT);
+            low[i] = _mm256_sub_epi32(q[i], _mm256_slli_epi32(high[i], PACKED_SHIFT));
         }
         store_bytes(high, to->q + at * PACKED_ROW_BLOCK);
         store_bytes(low, to->q + at * PACKED_ROW_BLOCK + PACKED_BLOCK);
@@ -215,6 +213,7 @@ static void round_row(const float *x, int n_in, struct packed_rows *to, int r)
         to->scale[at] = scale;
         to->scaled_sum[at] = scale * (float)total;
         to->offset[at] = -128 * total;
+        at += (size_t)to->group;
     }
 }
 

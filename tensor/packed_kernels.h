@@ -21,12 +21,13 @@ struct packed_kernels {
     void (*multiply_halves)(const struct packed *p, int begin, int end, const float *x, int ldx,
                             int n_rows, const float *bias, float *y, int ldy);
 
-    /* Matrix units that take bf16 (AMX): NULL where there are none. Rows of prompts and
-     * pictures go through them, answers do not: the two differ in their last bits.
+    /* 16-bit weights in matrix units that take bf16 (AMX): NULL where there are none. Rows
+     * of prompts and pictures go through them, answers do not: the two differ in their last
+     * bits.
      * An activation is the sum of two bf16 numbers, which keep 16 of its 24 bits.
      * bulk_row: row r of x -> to [n_rows / 16, n_blocks, 2, 16, 32], the upper parts of
      * sixteen rows, then the lower ones; columns beyond n_in become zero.
-     * bulk_multiply: like multiply, any layout; rows beyond n_rows up to a multiple of
+     * bulk_multiply: like multiply_halves; rows beyond n_rows up to a multiple of
      * BULK_ROWS exist and are zero; scratch is BULK_SCRATCH_BYTES of the thread. */
     void (*bulk_row)(const float *x, int n_in, uint16_t *to, int r, int n_blocks);
     void (*bulk_multiply)(const struct packed *p, int begin, int end, const uint16_t *x, int n_rows,
@@ -54,6 +55,14 @@ void packed_vnni_multiply(const struct packed *p, int begin, int end, const stru
                           const float *bias, float *y, int ldy);
 void packed_vnni_multiply_halves(const struct packed *p, int begin, int end, const float *x,
                                  int ldx, int n_rows, const float *bias, float *y, int ldy);
+/* The two halves of the AMX set. */
+void packed_amx_bulk_row(const float *x, int n_in, uint16_t *to, int r, int n_blocks);
+void packed_amx_bulk_multiply(const struct packed *p, int begin, int end, const uint16_t *x,
+                              int n_rows, const float *bias, float *y, int ldy, void *scratch);
+/* Shapes the tiles of this thread: 0..3 of 16 rows of 64 bytes, for sums; 4..7 for operands:
+ * 4 and 5 weights, `weight_rows` rows of 64 bytes; 6 and 7 activations, 16 rows of
+ * `row_bytes`. Tile 3 has weight_rows rows, too. */
+void packed_amx_configure(int row_bytes, int weight_rows);
 /* Asks the system for the tile registers; false where it does not give them. */
 bool packed_amx_permitted(void);
 #endif

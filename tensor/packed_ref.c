@@ -22,25 +22,25 @@ static float largest(const float *x, int n)
 
 static void round_row(const float *x, int n_in, struct packed_rows *to, int r)
 {
-    size_t at = (size_t)r * (size_t)to->n_blocks;
     for (int b = 0; b < to->n_blocks; b++, x += PACKED_BLOCK, n_in -= PACKED_BLOCK) {
         int n = n_in < PACKED_BLOCK ? n_in : PACKED_BLOCK;
-        int8_t *q = to->q + (at + (size_t)b) * PACKED_ROW_BLOCK;
+        size_t at = packed_at(to, r, b);
+        int8_t *q = to->q + at * PACKED_ROW_BLOCK;
         float most = largest(x, n);
         float inverse = most >= PACKED_SMALLEST && most < INFINITY ? PACKED_MOST / most : 0;
         int sum = 0;
         memset(q, 0, PACKED_ROW_BLOCK);
         for (int i = 0; inverse > 0 && i < n; i++) {
             int whole = (int)rintf(x[i] * inverse);
-            int high = (whole + PACKED_RADIX / 2) >> 7;
+            int high = (whole + PACKED_RADIX / 2) >> PACKED_SHIFT;
             q[i] = (int8_t)high;
             q[i + PACKED_BLOCK] = (int8_t)(whole - high * PACKED_RADIX);
             sum += whole;
         }
         float scale = most / PACKED_MOST;
-        to->scale[at + (size_t)b] = scale;
-        to->scaled_sum[at + (size_t)b] = scale * (float)sum;
-        to->offset[at + (size_t)b] = -128 * sum;
+        to->scale[at] = scale;
+        to->scaled_sum[at] = scale * (float)sum;
+        to->offset[at] = -128 * sum;
     }
 }
 
@@ -69,7 +69,7 @@ static float one_output(const struct packed *p, int o, const struct packed_rows 
     for (int b = 0; b < p->n_blocks; b++) {
         const uint8_t *block = packed_block(p, o / PACKED_LANES, b);
         const uint8_t *factors = packed_factors(p, block);
-        size_t at = (size_t)r * (size_t)x->n_blocks + (size_t)b;
+        size_t at = packed_at(x, r, b);
         int whole = block_sum(p, block, lane, x->q + at * PACKED_ROW_BLOCK);
         sum += (float)whole * (half_factor(factors, lane) * x->scale[at]);
         sum += half_factor(factors, PACKED_LANES + lane) * x->scaled_sum[at];

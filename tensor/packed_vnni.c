@@ -2,7 +2,7 @@
  * vpdpbusd adds their products with four activations, which every output shares and the
  * instruction itself spreads from memory.
  *
- * A tile is up to twelve rows by one panel: the weights of a block are unpacked into eight
+ * A tile is up to sixteen rows by one panel: the weights of a block are unpacked into eight
  * registers once for all rows of the tile. For each row a block costs sixteen vpdpbusd,
  * eight for each byte of the activations, and six other operations on the same two ports,
  * so 73 % of the peak is the ceiling; the chains of eight are independent and overlap by
@@ -14,7 +14,7 @@
 #include <string.h>
 
 #define INLINE     static inline __attribute__((always_inline))
-#define TILE_ROWS  12
+#define TILE_ROWS  16
 #define N_REGISTER 8
 
 INLINE __m512 load_halves(const uint8_t *p)
@@ -57,71 +57,77 @@ INLINE __m512i four_columns(const int8_t *q)
     return _mm512_set1_epi32(four);
 }
 
-/* n_rows and is_4bit are constants wherever this is called. */
-INLINE void tile(const struct packed *p, int panel, const struct packed_rows *x, int row,
-                 const int n_rows, const bool is_4bit, __m512 bias, float *y, int ldy)
+/* Rows [first, first + n_rows) of a group; n_rows and is_4bit are constants wherever this is
+ * called. y is where the first of them goes. */
+INLINE void tile(const struct packed *p, int panel, const struct packed_rows *x, int group,
+                 int first, const int n_rows, const bool is_4bit, __m512 bias, float *y, int ldy)
 {
     __m512 sum[TILE_ROWS];
-    size_t n_blocks = (size_t)p->n_blocks;
     const uint8_t *block = packed_block(p, panel, 0);
-    size_t at = (size_t)row * n_blocks;
+    size_t at = packed_at(x, group * x->group + first, 0);
     for (int r = 0; r < n_rows; r++) {
         sum[r] = _mm512_setzero_ps();
     }
-    for (size_t b = 0; b < n_blocks; b++, at++) {
+    for (int b = 0; b < p->n_blocks; b++, at += (size_t)x->group) {
+        const int8_t *q = x->q + at * PACKED_ROW_BLOCK;
+        const float *scale = x->scale + at;
+        const float *scaled_sum = x->scaled_sum + at;
+        const int32_t *offset = x->offset + at;
         __m512i w[N_REGISTER];
         unpack(block, is_4bit, w);
         const uint8_t *factors = block + (is_4bit ? 256 : 512);
         __m512 d = load_halves(factors);
         __m512 m = load_halves(factors + 2 * PACKED_LANES);
         block += is_4bit ? PACKED_4BIT_SIZE : PACKED_8BIT_SIZE;
-        _Pragma("GCC unroll 12") for (int r = 0; r < n_rows; r++)
+        _Pragma("GCC unroll 16") for (int r = 0; r < n_rows; r++, q += PACKED_ROW_BLOCK)
         {
-            size_t i = at + (size_t)r * n_blocks;
-            const int8_t *q = x->q + i * PACKED_ROW_BLOCK;
             __m512i high = _mm512_setzero_si512();
-            __m512i low = is_4bit ? _mm512_setzero_si512() : _mm512_set1_epi32(x->offset[i]);
+            __m512i low = is_4bit ? _mm512_setzero_si512() : _mm512_set1_epi32(offset[r]);
             _Pragma("GCC unroll 8") for (int j = 0; j < N_REGISTER; j++)
             {
                 const int8_t *four = q + (size_t)(4 * j);
                 high = _mm512_dpbusd_epi32(high, w[j], four_columns(four));
                 low = _mm512_dpbusd_epi32(low, w[j], four_columns(four + PACKED_BLOCK));
             }
-            __m512i whole = _mm512_add_epi32(_mm512_slli_epi32(high, 7), low);
-            __m512 scaled = _mm512_mul_ps(d, _mm512_set1_ps(x->scale[i]));
+            __m512i whole = _mm512_add_epi32(_mm512_slli_epi32(high, PACKED_SHIFT), low);
+            __m512 scaled = _mm512_mul_ps(d, _mm512_set1_ps(scale[r]));
             sum[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole), scaled, sum[r]);
-            sum[r] = _mm512_fmadd_ps(m, _mm512_set1_ps(x->scaled_sum[i]), sum[r]);
+            sum[r] = _mm512_fmadd_ps(m, _mm512_set1_ps(scaled_sum[r]), sum[r]);
         }
     }
     int left = p->n_out - panel * PACKED_LANES;
     __mmask16 mask = left >= PACKED_LANES ? 0xffff : (__mmask16)((1u << left) - 1);
     for (int r = 0; r < n_rows; r++) {
-        float *to = y + (size_t)(row + r) * (size_t)ldy + (size_t)panel * PACKED_LANES;
+        float *to = y + (size_t)r * (size_t)ldy + (size_t)panel * PACKED_LANES;
         _mm512_mask_storeu_ps(to, mask, _mm512_add_ps(sum[r], bias));
     }
+}
+
+/* The rows of one group by powers of two: a kernel for each. */
+INLINE void one_group(const struct packed *p, int panel, const struct packed_rows *x, int group,
+                      int n_rows, const bool is_4bit, __m512 bias, float *y, int ldy)
+{
+    int row = 0;
+#define TILE(n)                                                                                    \
+    if (n_rows - row >= (n)) {                                                                     \
+        tile(p, panel, x, group, row, (n), is_4bit, bias, y + (size_t)row * (size_t)ldy, ldy);     \
+        row += (n);                                                                                \
+    }
+    TILE(16)
+    TILE(8)
+    TILE(4)
+    TILE(2)
+    TILE(1)
+#undef TILE
 }
 
 INLINE void one_panel(const struct packed *p, int panel, const struct packed_rows *x,
                       const bool is_4bit, __m512 bias, float *y, int ldy)
 {
-    int row = 0;
-    for (; x->n_rows - row >= 12; row += 12) {
-        tile(p, panel, x, row, 12, is_4bit, bias, y, ldy);
-    }
-    if (x->n_rows - row >= 8) {
-        tile(p, panel, x, row, 8, is_4bit, bias, y, ldy);
-        row += 8;
-    }
-    if (x->n_rows - row >= 4) {
-        tile(p, panel, x, row, 4, is_4bit, bias, y, ldy);
-        row += 4;
-    }
-    if (x->n_rows - row >= 2) {
-        tile(p, panel, x, row, 2, is_4bit, bias, y, ldy);
-        row += 2;
-    }
-    if (x->n_rows - row >= 1) {
-        tile(p, panel, x, row, 1, is_4bit, bias, y, ldy);
+    for (int row = 0; row < x->n_rows; row += x->group) {
+        int n = x->n_rows - row < x->group ? x->n_rows - row : x->group;
+        one_group(p, panel, x, row / x->group, n, is_4bit, bias, y + (size_t)row * (size_t)ldy,
+                  ldy);
     }
 }
 
@@ -171,7 +177,7 @@ INLINE void tile_of_halves(const struct packed *p, int panel, const float *x, in
         for (int k = 0; k < n; k++) {
             __m512 w = load_column(block, k, is_f16);
             const float *column = x + first + k;
-            _Pragma("GCC unroll 12") for (int r = 0; r < n_rows; r++)
+            _Pragma("GCC unroll 16") for (int r = 0; r < n_rows; r++)
             {
                 sum[r] =
                     _mm512_fmadd_ps(w, _mm512_set1_ps(column[(size_t)r * (size_t)ldx]), sum[r]);
@@ -195,7 +201,7 @@ INLINE void panel_of_halves(const struct packed *p, int panel, const float *x, i
         tile_of_halves(p, panel, x + (size_t)row * (size_t)ldx, ldx, (n), is_f16, bias,            \
                        y + (size_t)row * (size_t)ldy, ldy);                                        \
     }
-    TILES(12)
+    TILES(16)
     TILES(4)
     TILES(1)
 #undef TILES
@@ -218,16 +224,16 @@ void packed_vnni_multiply_halves(const struct packed *p, int begin, int end, con
 INLINE void store_bytes(__m512i whole, __m128i *q)
 {
     __m512i half = _mm512_set1_epi32(PACKED_RADIX / 2);
-    __m512i high = _mm512_srai_epi32(_mm512_add_epi32(whole, half), 7);
-    __m512i low = _mm512_sub_epi32(whole, _mm512_slli_epi32(high, 7));
+    __m512i high = _mm512_srai_epi32(_mm512_add_epi32(whole, half), PACKED_SHIFT);
+    __m512i low = _mm512_sub_epi32(whole, _mm512_slli_epi32(high, PACKED_SHIFT));
     _mm_storeu_si128(q, _mm512_cvtepi32_epi8(high));
     _mm_storeu_si128(q + 2, _mm512_cvtepi32_epi8(low));
 }
 
 void packed_vnni_round_row(const float *x, int n_in, struct packed_rows *to, int r)
 {
-    size_t at = (size_t)r * (size_t)to->n_blocks;
-    for (int b = 0; b < to->n_blocks; b++, at++, x += PACKED_BLOCK, n_in -= PACKED_BLOCK) {
+    size_t at = packed_at(to, r, 0);
+    for (int b = 0; b < to->n_blocks; b++, x += PACKED_BLOCK, n_in -= PACKED_BLOCK) {
         __mmask32 mask = n_in >= PACKED_BLOCK ? 0xffffffffu : (1u << n_in) - 1;
         __m512 low = _mm512_maskz_loadu_ps((__mmask16)(mask & 0xffff), x);
         __m512 high = _mm512_maskz_loadu_ps((__mmask16)(mask >> 16), x + 16);
@@ -257,6 +263,7 @@ void packed_vnni_round_row(const float *x, int n_in, struct packed_rows *to, int
         to->scale[at] = scale;
         to->scaled_sum[at] = scale * (float)total;
         to->offset[at] = -128 * total;
+        at += (size_t)to->group;
     }
 }
 

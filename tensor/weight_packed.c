@@ -30,9 +30,11 @@ struct run {
     int n_units;
 };
 
+/* Whole groups: bulk and packed rows have the same. */
 static int padded(int n_rows)
 {
-    return (n_rows + BULK_ROWS - 1) / BULK_ROWS * BULK_ROWS;
+    _Static_assert(BULK_ROWS == PACKED_GROUP, "both lie in groups of as many rows");
+    return (n_rows + PACKED_GROUP - 1) / PACKED_GROUP * PACKED_GROUP;
 }
 
 static void round_rows(void *ctx, int ith, int nth)
@@ -131,8 +133,10 @@ static void *make_room(struct run *r, int n_threads, bool bulk, struct err *e)
     size_t width = (size_t)r->rows.n_blocks * BULK_PARTS * PACKED_BLOCK;
     size_t n_rows = (size_t)r->n_rows;
     size_t scratch_bytes = 0;
-    if (bulk) {
+    if (bulk || r->n_rows > PACKED_GROUP) {
         n_rows = (size_t)padded(r->n_rows);
+    }
+    if (bulk) {
         scratch_bytes = (size_t)n_threads * BULK_SCRATCH_BYTES;
     }
     size_t row_bytes = bulk ? width * sizeof *r->wide : (size_t)r->rows.n_blocks * BLOCK_BYTES;
@@ -181,12 +185,13 @@ int packed_matmul(const struct packed_product *p, const float *x, int ldx, int n
         .ldx = ldx,
         .n_rows = n_rows,
         .n_in = first->n_in,
-        .rows = {.n_rows = n_rows, .n_blocks = first->n_blocks},
+        .rows = {.n_rows = n_rows, .n_blocks = first->n_blocks, .group = packed_group(n_rows)},
     };
     for (int i = 0; i < p->n_weights; i++) {
         r.n_units += units_of(p->w[i]);
     }
-    void *memory = make_room(&r, pool_size(c->pool), c->bulk && r.k->bulk_multiply, e);
+    bool bulk = c->bulk && r.k->bulk_multiply && !any_integer(p);
+    void *memory = make_room(&r, pool_size(c->pool), bulk, e);
     if (!memory) {
         return -1;
     }

@@ -92,10 +92,12 @@ TEST(packed_keeps_weights, "a packed matrix holds the weights of the file, as fa
 /* Every block ends at a page nobody may touch. */
 static struct packed_rows make_rows(int n_rows, int n_blocks)
 {
-    size_t n = (size_t)n_rows * (size_t)n_blocks;
+    int group = packed_group(n_rows);
+    size_t n = (size_t)((n_rows + group - 1) / group * group) * (size_t)n_blocks;
     return (struct packed_rows){
         .n_rows = n_rows,
         .n_blocks = n_blocks,
+        .group = group,
         .q = test_guarded(NULL, n * PACKED_ROW_BLOCK),
         .scale = test_guarded(NULL, n * sizeof(float)),
         .scaled_sum = test_guarded(NULL, n * sizeof(float)),
@@ -138,15 +140,11 @@ static void check_rounding(const struct packed_kernels *k, struct rng *r, int n_
     CHECK(memcmp(want.scale, got.scale, n * sizeof(float)) == 0);
     CHECK(memcmp(want.scaled_sum, got.scaled_sum, n * sizeof(float)) == 0);
     CHECK(memcmp(want.offset, got.offset, n * sizeof(int32_t)) == 0);
-    for (size_t i = 0; i < n; i++) {
-        int row = (int)i / n_blocks;
-        int first = (int)i % n_blocks * PACKED_BLOCK;
-        for (int c = 0; c < PACKED_BLOCK && first + c < n_in; c++) {
-            const int8_t *q = got.q + i * PACKED_ROW_BLOCK + c;
-            float back = (float)(q[0] * PACKED_RADIX + q[PACKED_BLOCK]) * got.scale[i];
-            CHECK_DOUBLE(fabs((double)(back - x[row * n_in + first + c])), <=,
-                         0.501 * (double)got.scale[i] + 1e-37);
-        }
+    for (int i = 0; i < 3 * n_in; i++) {
+        size_t at = packed_at(&got, i / n_in, i % n_in / PACKED_BLOCK);
+        const int8_t *q = got.q + at * PACKED_ROW_BLOCK + i % n_in % PACKED_BLOCK;
+        float back = (float)(q[0] * PACKED_RADIX + q[PACKED_BLOCK]) * got.scale[at];
+        CHECK_DOUBLE(fabs((double)(back - x[i])), <=, 0.501 * (double)got.scale[at] + 1e-37);
     }
 }
 
@@ -167,17 +165,13 @@ static void multiply(const struct packed_kernels *k, const struct packed *p, int
     }
 }
 
+/* One of the rows by itself. */
 static struct operand row_of(const struct operand *x, int row)
 {
-    size_t at = (size_t)row * (size_t)x->rows.n_blocks;
-    return (struct operand){.rows = {.n_rows = 1,
-                                     .n_blocks = x->rows.n_blocks,
-                                     .q = x->rows.q + at * PACKED_ROW_BLOCK,
-                                     .scale = x->rows.scale + at,
-                                     .scaled_sum = x->rows.scaled_sum + at,
-                                     .offset = x->rows.offset + at},
-                            .wide = x->wide + (size_t)row * (size_t)x->n_in,
-                            .n_in = x->n_in};
+    struct operand one = {make_rows(1, x->rows.n_blocks), x->wide + (size_t)(row * x->n_in),
+                          x->n_in};
+    round_all(&packed_ref, one.wide, one.n_in, &one.rows);
+    return one;
 }
 
 static void check_product(const struct packed_kernels *k, struct rng *r, enum tensor_type type,
@@ -265,6 +259,7 @@ static void check_shapes(const struct packed_kernels *k, struct rng *r)
             check_product(k, r, types[i], outs[o], plain ? 45 : 3 * step, rows[o]);
         }
         check_product(k, r, types[i], 33, plain ? 32 : step, 27);
+        check_product(k, r, types[i], 17, plain ? 700 : 768, 49);
     }
 }
 
@@ -325,13 +320,13 @@ static void check_bulk_product(const struct packed_kernels *k, struct rng *r, en
 
 static void check_bulk(const struct packed_kernels *k, struct rng *r)
 {
-    for (int i = 0; k->bulk_multiply && i < N_TYPES; i++) {
-        int step = tensor_type_traits(types[i])->block_elements;
-        check_bulk_product(k, r, types[i], 1, step == 1 ? 45 : step, 1);
-        check_bulk_product(k, r, types[i], 16, step == 1 ? 64 : 2 * step, 31);
-        check_bulk_product(k, r, types[i], 49, step == 1 ? 33 : step, 32);
-        check_bulk_product(k, r, types[i], 71, step == 1 ? 45 : 3 * step, 65);
-        check_bulk_product(k, r, types[i], 200, step == 1 ? 350 : 12 * step, 17);
+    static const enum tensor_type halves[] = {TENSOR_F16, TENSOR_BF16};
+    for (int i = 0; k->bulk_multiply && i < 2; i++) {
+        check_bulk_product(k, r, halves[i], 1, 45, 1);
+        check_bulk_product(k, r, halves[i], 16, 64, 31);
+        check_bulk_product(k, r, halves[i], 49, 33, 32);
+        check_bulk_product(k, r, halves[i], 71, 45, 65);
+        check_bulk_product(k, r, halves[i], 200, 350, 17);
     }
 }
 
@@ -339,3 +334,30 @@ TEST(packed_bulk, "matrix units give the product of weights rounded to bf16")
 {
     each_set(check_bulk);
 }
+
+#if defined(__x86_64__)
+TEST(packed_amx_bits, "int8 tiles give the bits of the AVX-512 loops, so rows may go either way")
+{
+    struct rng r;
+    struct err e = ERR_INIT;
+    rng_init(&r, test_seed());
+    const struct kernels *amx = kernels_choose("amx", &e);
+    if (!amx) {
+        SKIP("%s", e.msg);
+    }
+    static const enum tensor_type integer[] = {TENSOR_Q4_1, TENSOR_Q8_0, TENSOR_Q5_1};
+    for (int i = 0; i < 3; i++) {
+        uint8_t *blocks;
+        struct packed p = pack(integer[i], 75, 1536, &r, &blocks);
+        struct operand x = {make_rows(70, p.n_blocks), random_rows(&r, 70, 1536), 1536};
+        round_all(&packed_vnni, x.wide, 1536, &x.rows);
+        float *bias = random_rows(&r, 1, 75);
+        float *want = test_guarded(NULL, sizeof *want * 70 * 75);
+        float *got = test_guarded(NULL, sizeof *got * 70 * 75);
+        multiply(&packed_vnni, &p, 0, p.n_panels, &x, bias, want);
+        multiply(amx->packed, &p, 0, p.n_panels, &x, bias, got);
+        CHECK(memcmp(want, got, sizeof *got * 70 * 75) == 0);
+        packed_clear(&p);
+    }
+}
+#endif
