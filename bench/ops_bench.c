@@ -9,7 +9,7 @@
 #include "model/attention.h"
 #include "tensor/kernels.h"
 #include "tensor/ops.h"
-#include "tensor/vector_ops.h"
+#include "tensor/vector_ops_impl.h"
 #include "vision/vit.h"
 
 #include <math.h>
@@ -135,22 +135,30 @@ static int by_size(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static bool bench_open(struct bench *b, const char *kernel, int n_threads)
+/* The loops of that name, or NULL. */
+static const struct vector_ops *loops_named(const char *name)
+{
+    int n;
+    const struct vector_ops *const *sets = vector_ops_here(&n);
+    while (n > 0 && strcmp(sets[n - 1]->name, name) != 0) {
+        n--;
+    }
+    return n > 0 ? sets[n - 1] : NULL;
+}
+
+static bool bench_open(struct bench *b, int n_threads)
 {
     struct err e = ERR_INIT;
     struct rng r;
     struct kv_shape shape = {1, N_HEAD_KV, HEAD_DIM};
     const struct attention_shape heads = {N_HEAD, N_HEAD_KV, HEAD_DIM, 0.125f, 0};
     size_t n = (size_t)MAX_KEYS * N_FF;
-    *b = (struct bench){.compute = {.kernels = kernels_choose(kernel, &e)}};
+    *b = (struct bench){.compute = {.kernels = kernels_choose(NULL, &e)}};
     b->compute.pool = pool_new(n_threads ? n_threads : threads_available(), &e);
     b->x = mem_alloc(n, sizeof(float));
     b->y = mem_alloc(n, sizeof(float));
     b->out = mem_alloc(n, sizeof(float));
     arena_init(&b->arena, (size_t)1 << 30);
-    if (b->compute.kernels) {
-        vector_ops_use(vector_ops_for(b->compute.kernels));
-    }
     if (!b->compute.kernels || !b->compute.pool || !b->x || !b->y || !b->out ||
         kv_init(&b->kv, &shape, NULL, 0, MAX_KEYS, &e) ||
         attention_init(&b->attention, &heads, &b->compute, &b->arena, &e)) {
@@ -208,23 +216,29 @@ static void measure(struct bench *b, int n_runs)
 
 int bench_ops(int argc, char **argv)
 {
-    const char *kernel = NULL;
+    const struct vector_ops *loops = vector_ops_used();
     int n_threads = 0;
     int n_runs = 15;
     for (int i = 0; i + 1 < argc; i += 2) {
-        if (strcmp(argv[i], "--kernel") == 0) {
-            kernel = argv[i + 1];
+        if (strcmp(argv[i], "--loops") == 0) {
+            loops = loops_named(argv[i + 1]);
         } else if (strcmp(argv[i], "--threads") == 0) {
             n_threads = (int)strtol(argv[i + 1], NULL, 10);
         } else if (strcmp(argv[i], "--runs") == 0) {
             n_runs = (int)strtol(argv[i + 1], NULL, 10);
         }
     }
+    if (!loops || n_threads < 0 || n_runs < 1 || n_runs > MAX_RUNS) {
+        fprintf(stderr, "usage: ops [--loops ref|avx2|avx512] [--threads N] [--runs 1..%d]\n",
+                MAX_RUNS);
+        return 2;
+    }
+    vector_ops_use(loops);
     struct bench b;
-    bool ok = n_runs >= 1 && n_runs <= MAX_RUNS && bench_open(&b, kernel, n_threads);
+    bool ok = bench_open(&b, n_threads);
     if (ok) {
         measure(&b, n_runs);
-        bench_close(&b);
     }
+    bench_close(&b);
     return ok ? 0 : 1;
 }
