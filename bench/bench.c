@@ -2,8 +2,10 @@
  * does it. Each line is the median of several runs; the first pass was made by
  * engine_open. Prompts differ from run to run, so that no cache can answer.
  *
- *   make bench ARGS='--threads 1 --runs 5 --model FILE --mmproj FILE --image FILE' */
+ *   make bench ARGS='--threads 1 --runs 5 --model FILE --mmproj FILE --image FILE'
+ *   make bench ARGS='ops --threads 1' measures attention and elementwise loops alone. */
 #include "base/buf.h"
+#include "bench/ops_bench.h"
 #include "compress/plan.h"
 #include "engine/engine.h"
 #include "tensor/blas.h"
@@ -194,6 +196,9 @@ int main(int argc, char **argv)
 {
     image_worker_maybe_run(argc, argv);
     blas_init(argv);
+    if (argc > 1 && strcmp(argv[1], "ops") == 0) {
+        return bench_ops(argc - 2, argv + 2);
+    }
     struct settings s = {.model = "models/SmolLM2-135M-Instruct.Q4_1.gguf",
                          .mmproj = "models/mmproj-dinov2-s14-smollm2.gguf",
                          .image = "docs/images/tshirt.jpg",

@@ -7,6 +7,7 @@
 #include "tensor/blas.h"
 #include "tensor/gguf.h"
 #include "tensor/kernels.h"
+#include "tensor/vector_ops.h"
 #include "vision/image.h"
 
 #include <string.h>
@@ -196,6 +197,7 @@ static int start(struct engine *en, struct err *e)
     if (!en->compute.kernels) {
         return -1;
     }
+    vector_ops_use(vector_ops_for(en->compute.kernels));
     en->compute.pool =
         pool_new(en->params.n_threads ? en->params.n_threads : threads_available(), e);
     if (!en->compute.pool || open_model(en, e) || open_vision(en, e) || pack_weights(en, e)) {

@@ -1,7 +1,9 @@
-/* Causal attention of new rows over the KV cache of one layer: tiles of queries against
- * tiles of keys with the running softmax of arXiv 2205.14135, so that no score matrix is
- * ever whole. The query heads that share a KV head are worked on together and read its
- * keys and values once.
+/* Causal attention of new rows over the KV cache of one layer (tensor/attend.h). The query
+ * heads that share a KV head are worked on together and read its keys and values once.
+ *
+ * Tiles of keys begin at multiples of ATTEND_KEYS of the cache and are added up in that
+ * order. A query's result is therefore the same bits alone, in a chunk of many queries,
+ * beside other jobs, and whether one thread or several share its keys.
  *
  * A query sees the keys that were stored before it and itself. In a layer with a window
  * it sees of these only the ones less than `window` positions back: positions of the
@@ -12,6 +14,7 @@
 #include "base/arena.h"
 #include "base/err.h"
 #include "model/kv_cache.h"
+#include "tensor/attend.h"
 #include "tensor/compute.h"
 
 #include <stdbool.h>
@@ -35,18 +38,20 @@ struct attention_job {
     bool use_log_mass;
 };
 
-/* Scratch of each thread, made once for a pass; lives in the arena. */
+/* Scratch of each thread, made once for a pass; lives in the arena, which attention_run
+ * uses too: when it is full, few queries over many keys keep fewer threads busy. */
 struct attention {
     struct attention_shape shape;
     const struct compute *compute;
-    struct attention_tile *tiles; /* [threads] */
+    struct arena *scratch;
+    struct attend *tiles; /* [threads] */
 };
 
 int attention_init(struct attention *a, const struct attention_shape *shape,
                    const struct compute *c, struct arena *scratch, struct err *e);
 
-/* Cannot fail. A job's result depends on that job alone, not on the others or on the
- * threads. */
+/* Cannot fail. A query's result depends on its keys alone, not on other queries, jobs or
+ * the threads. */
 void attention_run(const struct attention *a, const struct attention_job *jobs, int n_jobs);
 
 #endif

@@ -94,14 +94,10 @@ static void attention_to_ffn_rows(const struct row_work *w, int begin, int end)
 static void activate_rows(const struct row_work *w, int begin, int end)
 {
     int n_ff = w->p->d->hp.n_ff;
-    float *gate = row_at(w->p->gate, begin, n_ff);
-    size_t n = (size_t)(end - begin) * (size_t)n_ff;
-    if (w->p->d->family->activation == ACTIVATION_GELU_TANH) {
-        op_gelu_tanh(gate, n);
-    } else {
-        op_silu(gate, n);
-    }
-    op_mul(gate, row_at(w->p->up, begin, n_ff), n);
+    bool gelu = w->p->d->family->activation == ACTIVATION_GELU_TANH;
+    (gelu ? op_gelu_tanh_mul : op_silu_mul)(row_at(w->p->gate, begin, n_ff),
+                                            row_at(w->p->up, begin, n_ff),
+                                            (size_t)(end - begin) * (size_t)n_ff);
 }
 
 static void ffn_residual_rows(const struct row_work *w, int begin, int end)

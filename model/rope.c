@@ -1,5 +1,7 @@
 #include "model/rope.h"
 
+#include "tensor/vector_ops.h"
+
 #include <math.h>
 #include <stddef.h>
 
@@ -31,19 +33,9 @@ void rope_table(const struct rope *r, const float *position, int n, float *table
 
 void rope_apply(const struct rope *r, const float *table_row, float *x, int n_head, int head_dim)
 {
+    const struct vector_ops *ops = vector_ops_used();
     int half = r->n_rot / 2;
-    const float *cosines = table_row;
-    const float *sines = table_row + half;
-    int step = r->neox ? 1 : 2;
-    int partner = r->neox ? half : 1;
     for (int h = 0; h < n_head; h++) {
-        float *head = x + (size_t)h * (size_t)head_dim;
-        for (int i = 0; i < half; i++) {
-            float *a = head + i * step;
-            float *b = a + partner;
-            float a0 = *a;
-            *a = a0 * cosines[i] - *b * sines[i];
-            *b = a0 * sines[i] + *b * cosines[i];
-        }
+        ops->rotate(x + (size_t)h * (size_t)head_dim, table_row, table_row + half, half, !r->neox);
     }
 }

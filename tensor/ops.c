@@ -1,8 +1,7 @@
-/* Elementwise and row operations in plain C: what each one means is read here.
- *
- * Sums over a row run in double: a row has at most a few thousand elements, so this
- * costs little, and the result then does not depend on the order a compiler chose. */
+/* What costs time goes through the loops of vector_ops.h; the rest is plain C. */
 #include "tensor/ops.h"
+
+#include "tensor/vector_ops.h"
 
 #include <math.h>
 #include <string.h>
@@ -10,65 +9,17 @@
 void op_layer_norm(float *y, const float *x, const float *w, const float *b, int n_rows, int n,
                    float eps)
 {
-    for (int r = 0; r < n_rows; r++, x += n, y += n) {
-        double sum = 0;
-        for (int i = 0; i < n; i++) {
-            sum += (double)x[i];
-        }
-        double mean = sum / n;
-        double squares = 0;
-        for (int i = 0; i < n; i++) {
-            double d = (double)x[i] - mean;
-            squares += d * d;
-        }
-        float scale = (float)(1.0 / sqrt(squares / n + (double)eps));
-        for (int i = 0; i < n; i++) {
-            y[i] = (float)((double)x[i] - mean) * scale * w[i] + (b ? b[i] : 0);
-        }
-    }
+    vector_ops_used()->layer_norm(y, x, w, b, n_rows, n, eps);
 }
 
 void op_rms_norm(float *y, const float *x, const float *w, int n_rows, int n, float eps)
 {
-    for (int r = 0; r < n_rows; r++, x += n, y += n) {
-        double squares = 0;
-        for (int i = 0; i < n; i++) {
-            squares += (double)x[i] * (double)x[i];
-        }
-        float scale = (float)(1.0 / sqrt(squares / n + (double)eps));
-        for (int i = 0; i < n; i++) {
-            y[i] = w ? x[i] * scale * w[i] : x[i] * scale;
-        }
-    }
-}
-
-float op_softmax(float *x, int n)
-{
-    float max = x[0];
-    for (int i = 1; i < n; i++) {
-        max = x[i] > max ? x[i] : max;
-    }
-    if (isinf(max) && max < 0) { /* everything is masked: there is no distribution */
-        memset(x, 0, (size_t)n * sizeof *x);
-        return max;
-    }
-    double sum = 0;
-    for (int i = 0; i < n; i++) {
-        x[i] = expf(x[i] - max);
-        sum += (double)x[i];
-    }
-    float scale = (float)(1.0 / sum);
-    for (int i = 0; i < n; i++) {
-        x[i] *= scale;
-    }
-    return max + (float)log(sum);
+    vector_ops_used()->rms_norm(y, x, w, n_rows, n, eps);
 }
 
 void op_add(float *y, const float *x, size_t n)
 {
-    for (size_t i = 0; i < n; i++) {
-        y[i] += x[i];
-    }
+    vector_ops_used()->add(y, x, n);
 }
 
 void op_scale(float *y, float s, size_t n)
@@ -80,56 +31,42 @@ void op_scale(float *y, float s, size_t n)
 
 void op_add_scaled_rows(float *y, const float *x, const float *scale, int n_rows, int n)
 {
-    for (int r = 0; r < n_rows; r++, x += n, y += n) {
-        for (int i = 0; i < n; i++) {
-            y[i] += scale[i] * x[i];
-        }
-    }
+    vector_ops_used()->add_scaled_rows(y, x, scale, n_rows, n);
 }
 
 void op_gelu_erf(float *x, size_t n)
 {
-    for (size_t i = 0; i < n; i++) {
-        x[i] = 0.5f * x[i] * (1.0f + erff(x[i] * (float)M_SQRT1_2));
-    }
+    vector_ops_used()->gelu_erf(x, n);
 }
 
 void op_gelu_tanh(float *x, size_t n)
 {
-    const float c = 0.797884560802865f; /* sqrt(2 / pi) */
-    for (size_t i = 0; i < n; i++) {
-        float v = x[i];
-        x[i] = 0.5f * v * (1.0f + tanhf(c * (v + 0.044715f * v * v * v)));
-    }
+    vector_ops_used()->gelu_tanh(x, n);
 }
 
-/* x / (1 + exp(-x)) goes to x or 0 at the ends without a NaN: exp overflows to inf. */
 void op_gelu_quick(float *x, size_t n)
 {
-    for (size_t i = 0; i < n; i++) {
-        x[i] = x[i] / (1.0f + expf(-1.702f * x[i]));
-    }
+    vector_ops_used()->gelu_quick(x, n);
 }
 
 void op_silu(float *x, size_t n)
 {
-    for (size_t i = 0; i < n; i++) {
-        x[i] = x[i] / (1.0f + expf(-x[i]));
-    }
+    vector_ops_used()->silu(x, n);
 }
 
-void op_mul(float *y, const float *x, size_t n)
+void op_silu_mul(float *y, const float *x, size_t n)
 {
-    for (size_t i = 0; i < n; i++) {
-        y[i] *= x[i];
-    }
+    vector_ops_used()->silu_mul(y, x, n);
+}
+
+void op_gelu_tanh_mul(float *y, const float *x, size_t n)
+{
+    vector_ops_used()->gelu_tanh_mul(y, x, n);
 }
 
 void op_softcap(float *x, size_t n, float cap)
 {
-    for (size_t i = 0; i < n; i++) {
-        x[i] = cap * tanhf(x[i] / cap);
-    }
+    vector_ops_used()->softcap(x, n, cap);
 }
 
 float op_cosine(const float *a, const float *b, int n)

@@ -1,4 +1,4 @@
-/* Elementwise and row operations, portable C: the readable reference.
+/* Elementwise and row operations, by the loops of vector_ops.h.
  * x may equal y where both are named. Rows are contiguous unless ld* is given. */
 #ifndef TAMP_TENSOR_OPS_H
 #define TAMP_TENSOR_OPS_H
@@ -11,8 +11,6 @@ void op_layer_norm(float *y, const float *x, const float *w, const float *b, int
                    float eps);
 /* y = x / sqrt(mean(x^2) + eps) * w, for each row; w may be NULL (all ones). */
 void op_rms_norm(float *y, const float *x, const float *w, int n_rows, int n, float eps);
-/* In place, numerically safe; returns the log-sum-exp. n >= 1. -inf entries become 0. */
-float op_softmax(float *x, int n);
 
 void op_add(float *y, const float *x, size_t n); /* y += x */
 void op_scale(float *y, float s, size_t n);      /* y *= s */
@@ -22,8 +20,9 @@ void op_gelu_erf(float *x, size_t n);  /* x Phi(x), exact */
 void op_gelu_tanh(float *x, size_t n); /* the tanh approximation */
 void op_gelu_quick(float *x, size_t n); /* x sigmoid(1.702 x) */
 void op_silu(float *x, size_t n);
-void op_mul(float *y, const float *x, size_t n); /* y *= x */
-void op_softcap(float *x, size_t n, float cap);  /* cap * tanh(x / cap) */
+void op_silu_mul(float *y, const float *x, size_t n);      /* y = silu(y) * x */
+void op_gelu_tanh_mul(float *y, const float *x, size_t n); /* y = gelu_tanh(y) * x */
+void op_softcap(float *x, size_t n, float cap);            /* cap * tanh(x / cap) */
 
 /* Cosine of two vectors; 0 when one of them has no length. Accumulates in double. */
 float op_cosine(const float *a, const float *b, int n);

@@ -1,71 +1,69 @@
-/* Attention without mask over a few hundred rows: the logits of some queries of one head
- * fit a cache, so a unit of work is one head and a tile of queries, start to end: logits,
- * softmax, weighted sum. Units depend on nothing but the shape. */
+/* Attention without mask (tensor/attend.h): a unit of work is one head and some queries
+ * over all keys. Units depend on nothing but the shape. */
+#include "tensor/attend.h"
+#include "tensor/vector_ops.h"
 #include "vision/vit.h"
 
-#include "tensor/blas.h"
-#include "tensor/ops.h"
-
 #include <math.h>
-
-#define TILE_QUERIES 64
+#include <stdatomic.h>
 
 struct attention {
     const float *q, *k, *v, *bias;
     float *out;
-    float *values_t; /* [n_embd, n]: the product below wants both operands by rows */
-    float *logits;   /* [threads, TILE_QUERIES, n] */
     int n, n_head, head_dim;
+    struct attend *tiles; /* [threads] */
+    atomic_int next;      /* unit: queries first, so that the last, small ones come last */
 };
 
-static void transpose_values(void *ctx, int ith, int nth)
+static void load_queries(const struct attention *a, struct attend *t, size_t at, int n)
 {
-    const struct attention *t = ctx;
-    int width = t->n_head * t->head_dim;
-    int begin;
-    int end;
-    pool_slice(width, 16, ith, nth, &begin, &end);
-    for (int r = 0; r < t->n; r++) {
-        for (int c = begin; c < end; c++) {
-            t->values_t[(size_t)c * (size_t)t->n + (size_t)r] =
-                t->v[(size_t)r * (size_t)width + (size_t)c];
+    float scale = 1.0f / sqrtf((float)a->head_dim);
+    size_t width = (size_t)a->n_head * (size_t)a->head_dim;
+    for (int r = 0; r < n; r++) {
+        const float *from = a->q + at + (size_t)r * width;
+        float *to = t->q + (size_t)r * (size_t)a->head_dim;
+        for (int i = 0; i < a->head_dim; i++) {
+            to[i] = from[i] * scale;
         }
     }
 }
 
-static void one_unit(const struct attention *t, float *logits, int unit, int n_tiles)
+static void attend_unit(const struct attention *a, struct attend *t, int unit)
 {
-    int width = t->n_head * t->head_dim;
-    int first = unit % n_tiles * TILE_QUERIES;
-    int count = t->n - first < TILE_QUERIES ? t->n - first : TILE_QUERIES;
-    size_t head = (size_t)(unit / n_tiles) * (size_t)t->head_dim;
-    size_t at = (size_t)first * (size_t)width + head;
-    float scale = 1.0f / sqrtf((float)t->head_dim);
-    blas_gemm_nt(count, t->n, t->head_dim, t->q + at, width, t->k + head, width, logits, t->n);
-    for (int i = 0; i < count; i++) {
-        float *row = logits + (size_t)i * (size_t)t->n;
-        for (int j = 0; j < t->n; j++) {
-            row[j] *= scale;
+    size_t width = (size_t)a->n_head * (size_t)a->head_dim;
+    size_t head = (size_t)(unit % a->n_head) * (size_t)a->head_dim;
+    int query = unit / a->n_head * ATTEND_ROWS;
+    int rows = a->n - query < ATTEND_ROWS ? a->n - query : ATTEND_ROWS;
+    size_t at = (size_t)query * width + head;
+    load_queries(a, t, at, rows);
+    attend_begin(t, rows);
+    for (int first = 0; first < a->n; first += ATTEND_KEYS) {
+        int n = a->n - first < ATTEND_KEYS ? a->n - first : ATTEND_KEYS;
+        size_t key = (size_t)first * width + head;
+        struct attend_terms terms = {.bias = a->bias ? a->bias + first : NULL};
+        attend_load_f32(t, 0, a->k + key, a->v + key, width, n);
+        for (int r = 0; r < rows; r++) {
+            t->visible[r] = n;
         }
-        for (int j = 0; t->bias && j < t->n; j++) {
-            row[j] += t->bias[j];
-        }
-        op_softmax(row, t->n);
+        attend_tile(t, rows, &terms, &t->part);
+        attend_add(t, rows, &t->part);
     }
-    blas_gemm_nt(count, t->head_dim, t->n, logits, t->n, t->values_t + head * (size_t)t->n, t->n,
-                 t->out + at, width);
+    for (int r = 0; r < rows; r++) {
+        attend_store(t, r, a->out + at + (size_t)r * width);
+    }
 }
 
-static void run_units(void *ctx, int ith, int nth)
+static void worker(void *ctx, int ith, int nth)
 {
-    const struct attention *t = ctx;
-    int n_tiles = (t->n + TILE_QUERIES - 1) / TILE_QUERIES;
-    float *logits = t->logits + (size_t)ith * TILE_QUERIES * (size_t)t->n;
-    int begin;
-    int end;
-    pool_slice(t->n_head * n_tiles, 1, ith, nth, &begin, &end);
-    for (int unit = begin; unit < end; unit++) {
-        one_unit(t, logits, unit, n_tiles);
+    struct attention *a = ctx;
+    int n_units = (a->n + ATTEND_ROWS - 1) / ATTEND_ROWS * a->n_head;
+    (void)nth;
+    for (;;) {
+        int unit = atomic_fetch_add_explicit(&a->next, 1, memory_order_relaxed);
+        if (unit >= n_units) {
+            return;
+        }
+        attend_unit(a, &a->tiles[ith], unit);
     }
 }
 
@@ -73,26 +71,26 @@ int vit_attention(const float *q, const float *k, const float *v, const float *b
                   int n_head, int head_dim, float *out, const struct compute *c,
                   struct arena *scratch, struct err *e)
 {
-    size_t width = (size_t)n_head * (size_t)head_dim;
-    size_t threads = (size_t)pool_size(c->pool);
+    int n_threads = pool_size(c->pool);
     struct arena_mark mark = arena_mark(scratch);
-    struct attention t = {
+    struct attention a = {
         .q = q,
         .k = k,
         .v = v,
         .bias = bias,
         .out = out,
-        .values_t = arena_alloc(scratch, width * (size_t)n, sizeof(float)),
-        .logits = arena_alloc(scratch, threads * TILE_QUERIES * (size_t)n, sizeof(float)),
         .n = n,
         .n_head = n_head,
         .head_dim = head_dim,
+        .tiles = arena_zalloc(scratch, (size_t)n_threads, sizeof *a.tiles),
     };
-    if (!t.values_t || !t.logits) {
-        return err_no_memory(e, width * (size_t)n * sizeof(float));
+    for (int i = 0; i < n_threads; i++) {
+        if (!a.tiles || attend_init(&a.tiles[i], vector_ops_used()->attend, head_dim, scratch)) {
+            arena_rewind(scratch, mark);
+            return err_set(e, ERR_NO_MEMORY, "no scratch memory left for attention");
+        }
     }
-    pool_run(c->pool, transpose_values, &t);
-    pool_run(c->pool, run_units, &t);
+    pool_run(c->pool, worker, &a);
     arena_rewind(scratch, mark);
     return 0;
 }

@@ -1,7 +1,9 @@
 #include "tests/unit/decoder_fixture.h"
 
 #include "base/alloc.h"
+#include "tensor/attend_kernels.h"
 #include "tensor/kernels.h"
+#include "tensor/vector_ops.h"
 #include "tests/test.h"
 
 #include <stdio.h>
@@ -25,15 +27,6 @@ void fixture_open(struct fixture *f, const char *path, int n_threads)
     f->info = decoder_info(f->d);
 }
 
-void fixture_close(struct fixture *f)
-{
-    arena_clear(&f->rows);
-    arena_clear(&f->scratch);
-    pool_free(f->pool);
-    decoder_close(f->d);
-    gguf_close(f->g);
-}
-
 /* ---- caches in fp32 ---- */
 
 /* One plane of keys or values and its fp32 twin. Kernels have no context, and each test
@@ -45,7 +38,9 @@ static struct plane {
 } planes[64];
 static int n_planes;
 static struct kernels exact_kernels;
-static const struct kernels *real_kernels;
+static struct vector_ops exact_ops;
+static struct attend_kernels exact_attend;
+static const struct vector_ops *real_ops;
 
 static float *exact_at(const uint16_t *half)
 {
@@ -57,36 +52,49 @@ static float *exact_at(const uint16_t *half)
     FAIL("a half-precision operand that is in no cache");
 }
 
-static float exact_dot(const uint16_t *a, const float *b, int n)
-{
-    return real_kernels->dot_f32(exact_at(a), b, n);
-}
-
-static void exact_axpy(float *y, const uint16_t *x, float scale, int n)
-{
-    real_kernels->axpy_f32(y, exact_at(x), scale, n);
-}
-
 static void exact_store(uint16_t *y, const float *x, int n)
 {
     memcpy(exact_at(y), x, (size_t)n * sizeof *x);
 }
 
-static void exact_load(float *y, const uint16_t *x, int n)
+static void exact_columns(float *to, const uint16_t *from, int n, int dim)
 {
-    memcpy(y, exact_at(x), (size_t)n * sizeof *y);
+    real_ops->attend->columns_f32(to, exact_at(from), (size_t)dim, n, dim);
+}
+
+static void exact_rows(float *to, const uint16_t *from, int n, int dim, int width)
+{
+    for (int i = 0; i < n; i++, from += dim, to += width) {
+        memcpy(to, exact_at(from), (size_t)dim * sizeof *to);
+        memset(to + dim, 0, (size_t)(width - dim) * sizeof *to);
+    }
 }
 
 void fixture_exact_kv(struct fixture *f)
 {
-    real_kernels = f->compute.kernels;
-    exact_kernels = *real_kernels;
-    exact_kernels.dot_f16 = exact_dot;
-    exact_kernels.axpy_f16 = exact_axpy;
+    exact_kernels = *f->compute.kernels;
     exact_kernels.f32_to_f16 = exact_store;
-    exact_kernels.f16_to_f32 = exact_load;
     f->compute.kernels = &exact_kernels;
+    real_ops = vector_ops_used();
+    exact_ops = *real_ops;
+    exact_attend = *real_ops->attend;
+    exact_attend.columns_f16 = exact_columns;
+    exact_attend.rows_f16 = exact_rows;
+    exact_ops.attend = &exact_attend;
+    vector_ops_use(&exact_ops);
     f->exact_kv = true;
+}
+
+void fixture_close(struct fixture *f)
+{
+    if (f->exact_kv) {
+        vector_ops_use(real_ops);
+    }
+    arena_clear(&f->rows);
+    arena_clear(&f->scratch);
+    pool_free(f->pool);
+    decoder_close(f->d);
+    gguf_close(f->g);
 }
 
 static void add_plane(const uint16_t *half, size_t n)

@@ -5,6 +5,7 @@
 #include "model/rope.h"
 #include "tensor/kernels.h"
 #include "tensor/ops.h"
+#include "tensor/vector_ops_impl.h"
 #include "tests/test.h"
 
 #include <math.h>
@@ -107,26 +108,39 @@ static void plain_head(const struct setup *s, int query, int head)
     }
 }
 
-static void run(struct setup *s, int n_threads)
+/* Queries [first, first + n) of the setup. */
+static struct attention_job job_of(const struct setup *s, int first, int n)
+{
+    size_t at = (size_t)first * (size_t)s->shape.n_head * (size_t)s->shape.head_dim;
+    return (struct attention_job){.q = s->q + at,
+                                  .out = s->out + at,
+                                  .position = s->position + first,
+                                  .n = n,
+                                  .n_keys = s->n_keys - s->n_queries + first + n,
+                                  .kv = &s->kv.group[0],
+                                  .window = s->window,
+                                  .use_log_mass = s->use_log_mass};
+}
+
+static void run_jobs(const struct setup *s, const struct attention_job *jobs, int n_jobs,
+                     int n_threads, size_t max_bytes)
 {
     struct err e = ERR_INIT;
     struct arena scratch;
     struct attention a;
     struct pool *pool = pool_new(n_threads, &e);
     struct compute c = {.pool = pool, .kernels = kernels_choose(NULL, &e)};
-    struct attention_job job = {.q = s->q,
-                                .out = s->out,
-                                .position = s->position,
-                                .n = s->n_queries,
-                                .n_keys = s->n_keys,
-                                .kv = &s->kv.group[0],
-                                .window = s->window,
-                                .use_log_mass = s->use_log_mass};
-    arena_init(&scratch, (size_t)1 << 28);
+    arena_init(&scratch, max_bytes);
     CHECK_OK(attention_init(&a, &s->shape, &c, &scratch, &e), e);
-    attention_run(&a, &job, 1);
+    attention_run(&a, jobs, n_jobs);
     arena_clear(&scratch);
     pool_free(pool);
+}
+
+static void run(struct setup *s, int n_threads)
+{
+    struct attention_job job = job_of(s, 0, s->n_queries);
+    run_jobs(s, &job, 1, n_threads, (size_t)1 << 28);
 }
 
 TEST(attention_plain, "tiles, groups of heads, windows, masses and caps equal plain loops")
@@ -144,8 +158,13 @@ TEST(attention_plain, "tiles, groups of heads, windows, masses and caps equal pl
         {4, 2, 32, 3, 129, 1, false, 0},
     };
     struct rng r;
+    int n_sets;
+    const struct vector_ops *const *sets = vector_ops_here(&n_sets);
+    const size_t n_cases = sizeof cases / sizeof cases[0];
     rng_init(&r, test_seed());
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    for (size_t k = 0; k < (size_t)n_sets * n_cases; k++) {
+        size_t i = k % n_cases;
+        vector_ops_use(sets[k / n_cases]);
         struct setup s = {.shape = {cases[i].n_head, cases[i].n_head_kv, cases[i].head_dim, 0.5f,
                                     cases[i].softcap},
                           .n_queries = cases[i].n_queries,
@@ -174,6 +193,72 @@ TEST(attention_plain, "tiles, groups of heads, windows, masses and caps equal pl
         mem_free(first);
         setup_clear(&s);
     }
+}
+
+/* Everything that a setup's queries can be computed beside. */
+static void check_same_bits(struct setup *s)
+{
+    size_t width = (size_t)s->shape.n_head * (size_t)s->shape.head_dim;
+    size_t n = (size_t)s->n_queries * width;
+    float *whole = mem_alloc(n, sizeof *whole);
+    CHECK(whole);
+    run(s, 1);
+    memcpy(whole, s->out, n * sizeof *whole);
+    for (int threads = 1; threads <= 5; threads += 2) {
+        for (int chunk = 1; chunk <= 70; chunk = 3 * chunk + 1) { /* one job after the other */
+            memset(s->out, 0, n * sizeof *whole);
+            for (int at = 0; at < s->n_queries; at += chunk) {
+                int left = s->n_queries - at;
+                struct attention_job job = job_of(s, at, left < chunk ? left : chunk);
+                run_jobs(s, &job, 1, threads, (size_t)1 << 28);
+            }
+            CHECK(memcmp(whole, s->out, n * sizeof *whole) == 0);
+        }
+    }
+    struct attention_job jobs[3] = {job_of(s, 0, 1), job_of(s, 1, s->n_queries - 2),
+                                    job_of(s, s->n_queries - 1, 1)};
+    memset(s->out, 0, n * sizeof *whole);
+    run_jobs(s, jobs, 3, 4, (size_t)1 << 28);
+    CHECK(memcmp(whole, s->out, n * sizeof *whole) == 0);
+    mem_free(whole);
+}
+
+TEST(attention_bits, "a query's bits: alone, in any chunk, beside others, with any threads")
+{
+    struct rng r;
+    int n_sets;
+    const struct vector_ops *const *sets = vector_ops_here(&n_sets);
+    rng_init(&r, test_seed());
+    for (int k = 0; k < 4 * n_sets; k++) {
+        struct setup s = {
+            .shape = {k & 1 ? 9 : 4, k & 1 ? 3 : 4, k & 1 ? 64 : 40, 0.2f, k & 2 ? 20.0f : 0.0f},
+            .n_queries = 75,
+            .n_keys = 700 + k,
+            .window = k & 2 ? 500 : 0,
+            .use_log_mass = k & 1};
+        vector_ops_use(sets[k / 4]);
+        setup_init(&s, &r);
+        check_same_bits(&s);
+        setup_clear(&s);
+    }
+}
+
+TEST(attention_full_scratch, "no memory to share out the keys: the same result with one thread")
+{
+    struct rng r;
+    rng_init(&r, test_seed());
+    struct setup s = {.shape = {2, 1, 64, 0.2f, 0}, .n_queries = 1, .n_keys = 900};
+    setup_init(&s, &r);
+    struct attention_job job = job_of(&s, 0, 1);
+    run(&s, 2);
+    memcpy(s.want, s.out, 128 * sizeof *s.out);
+    /* what attention_init takes for two threads, and less than 8 tiles more */
+    size_t fixed = 2 * sizeof(float) * (3 * 126 * 64 + 2 * 128 * 64 + 126 * 128 + 4 * 128) +
+                   2 * (sizeof(struct attend) + 64);
+    memset(s.out, 0, 128 * sizeof *s.out);
+    run_jobs(&s, &job, 1, 2, fixed + 1024);
+    CHECK_DOUBLE(test_max_diff(s.want, s.out, 128), ==, 0);
+    setup_clear(&s);
 }
 
 TEST(attention_nan, "a key that is not finite shows in the result instead of being masked away")
