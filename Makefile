@@ -45,6 +45,7 @@ avx2 := -mavx2 -mfma -mf16c
 amx := -mavx512bf16 -mamx-tile -mamx-int8 -mamx-bf16
 avx512 := $(avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
 $(B)/tensor/kernels_avx2.o $(B)/tensor/packed_avx2.o: CFLAGS += $(avx2)
+$(B)/tensor/packed_avxvnni.o: CFLAGS += $(avx2) -mavxvnni
 $(B)/tensor/packed_vnni.o: CFLAGS += $(avx512) -mprefer-vector-width=512
 $(B)/tensor/packed_amx.o $(B)/tensor/packed_amx_bf16.o: CFLAGS += $(avx512) $(amx)
 $(B)/tensor/attend_avx2.o $(B)/tensor/vector_ops_avx2.o: CFLAGS += $(avx2)
@@ -141,7 +142,7 @@ format: ## clang-format all of our C
 .PHONY: tidy
 tidy: ## clang-tidy all of our C
 	@printf '%s\n' $(filter %.c,$(own_c)) | xargs -P $(jobs) -n 1 sh -c \
-	  'clang-tidy --quiet "$$@" -- $(CPPFLAGS) -std=gnu11 $(avx512) $(amx) 2>/dev/null' sh
+	  'clang-tidy --quiet "$$@" -- $(CPPFLAGS) -std=gnu11 $(avx512) $(amx) -mavxvnni 2>/dev/null' sh
 
 .PHONY: install
 install: tamp ## copy into DESTDIR and PREFIX (/usr/local), models too if they are there

@@ -12,12 +12,14 @@
 /* F, DQ, BW, VL */
 #define LEAF7_EBX_AVX512 (1u << 16 | 1u << 17 | 1u << 30 | 1u << 31)
 /* Register state that the system saves: SSE and AVX; opmask and both ZMM halves. */
-#define XCR0_AVX         0x06u
-#define XCR0_AVX512      0xe6u
-#define XCR0_AMX         0x60000u /* tile configuration and tiles */
-#define LEAF7_ECX_VNNI   (1u << 11)
-#define LEAF7_EDX_AMX    (1u << 22 | 1u << 24) /* bf16, tiles */
-#define LEAF7_1_EAX_BF16 (1u << 5)
+#define XCR0_AVX             0x06u
+#define XCR0_AVX512          0xe6u
+#define XCR0_AMX             0x60000u /* tile configuration and tiles */
+#define LEAF7_ECX_VNNI       (1u << 11)
+#define LEAF7_EDX_AMX        (1u << 22 | 1u << 24) /* bf16, tiles */
+#define LEAF7_EDX_AMX_INT8   (1u << 25)
+#define LEAF7_1_EAX_AVX_VNNI (1u << 4)
+#define LEAF7_1_EAX_BF16     (1u << 5)
 
 static uint32_t saved_state(void)
 {
@@ -47,8 +49,11 @@ struct cpu_features cpu_features(void)
                (saved & XCR0_AVX512) == XCR0_AVX512;
     f.avx512_vnni = f.avx512 && (c & LEAF7_ECX_VNNI);
     bool tiles = (d & LEAF7_EDX_AMX) == LEAF7_EDX_AMX && (saved & XCR0_AMX) == XCR0_AMX;
-    f.amx_bf16 =
-        f.avx512_vnni && tiles && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & LEAF7_1_EAX_BF16);
+    bool int8_tiles = d & LEAF7_EDX_AMX_INT8;
+    if (__get_cpuid_count(7, 1, &a, &b, &c, &d)) {
+        f.avx_vnni = f.avx2 && (a & LEAF7_1_EAX_AVX_VNNI);
+        f.amx = f.avx512_vnni && tiles && int8_tiles && (a & LEAF7_1_EAX_BF16);
+    }
     return f;
 }
 #else

@@ -19,6 +19,11 @@ static bool has_avx2(void)
     return cpu_features().avx2;
 }
 
+static bool has_avxvnni(void)
+{
+    return cpu_features().avx_vnni;
+}
+
 static bool has_vnni(void)
 {
     return cpu_features().avx512_vnni;
@@ -26,7 +31,7 @@ static bool has_vnni(void)
 
 static bool has_amx(void)
 {
-    return cpu_features().amx_bf16 && packed_amx_permitted();
+    return cpu_features().amx && packed_amx_permitted();
 }
 #endif
 
@@ -39,8 +44,9 @@ static const struct {
     {&kernels_ref, always, "nothing"},
 #if defined(__x86_64__)
     {&kernels_avx2, has_avx2, "AVX2, FMA and F16C"},
+    {&kernels_avxvnni, has_avxvnni, "AVX-VNNI, AVX2, FMA and F16C"},
     {&kernels_vnni, has_vnni, "AVX-512 with VNNI"},
-    {&kernels_amx, has_amx, "AMX with bf16 tiles, AVX-512 with VNNI and BF16"},
+    {&kernels_amx, has_amx, "AMX, AVX-512 with VNNI and BF16"},
 #endif
 };
 
@@ -53,6 +59,7 @@ const char *const *kernels_names(void)
         "ref",
 #if defined(__x86_64__)
         "avx2",
+        "avxvnni",
         "vnni",
         "amx",
 #endif

@@ -443,6 +443,7 @@ GROUP_ROW_KERNELS(q6_k, 8, 210, false)
     }
 
 const struct kernels kernels_avx2 = {.name = "avx2", .packed = &packed_avx2, LOOPS};
+const struct kernels kernels_avxvnni = {.name = "avxvnni", .packed = &packed_avxvnni, LOOPS};
 const struct kernels kernels_vnni = {.name = "vnni", .packed = &packed_vnni, LOOPS};
 const struct kernels kernels_amx = {.name = "amx", .packed = &packed_amx, LOOPS};
 #endif

@@ -8,6 +8,7 @@ extern const struct kernels kernels_ref;
 #if defined(__x86_64__)
 /* The loops of kernels_avx2 beside another table of packed products. */
 extern const struct kernels kernels_avx2;
+extern const struct kernels kernels_avxvnni;
 extern const struct kernels kernels_vnni;
 extern const struct kernels kernels_amx;
 #endif

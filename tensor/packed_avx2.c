@@ -5,37 +5,11 @@
  *           added there and widened once
  *   8 bits  a pair of 255 * 127 does not fit: the weight's sign moves to the activation
  *           (|w| <= 128, and 2 * 128 * 127 fits), and each pair is widened at once
- * Both are done for the high and for the low byte of the activations.
- * A tile is up to four rows: the weights of a block do not fit into sixteen registers
- * with the sums, so they are unpacked 32 columns of eight outputs at a time. */
+ * Both are done for the high and for the low byte of the activations. */
 #if defined(__x86_64__)
-#include "tensor/packed_kernels.h"
+#include "tensor/packed_lanes8.h"
 
-#include <immintrin.h>
-#include <string.h>
-
-#define INLINE    static inline __attribute__((always_inline))
-#define TILE_ROWS 4
-#define HALF      8 /* outputs in a register */
-
-INLINE __m256i load32(const uint8_t *p)
-{
-    return _mm256_loadu_si256((const __m256i *)(const void *)p);
-}
-
-INLINE __m256 load_halves(const uint8_t *p)
-{
-    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
-}
-
-INLINE __m256i four_columns(const int8_t *q)
-{
-    int32_t four;
-    memcpy(&four, q, sizeof four);
-    return _mm256_set1_epi32(four);
-}
-
-/* Integer sums of one block, eight outputs, for each row of the tile. */
+/* Sums with one byte of the activations, for each row of the tile. */
 INLINE void sums_4bit(const uint8_t *block, const int8_t *q, const int n_rows,
                       __m256i whole[TILE_ROWS])
 {
@@ -78,80 +52,25 @@ INLINE void sums_8bit(const uint8_t *block, const int8_t *q, const int n_rows,
     }
 }
 
-INLINE __m256i store_mask(int n)
+INLINE void block_sums(const uint8_t *block, const int8_t *q, const int32_t *offset,
+                       const int n_rows, const bool is_4bit, __m256i whole[TILE_ROWS])
 {
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
-
-/* n_rows and is_4bit are constants wherever this is called; o is the first output. */
-INLINE void tile(const struct packed *p, int o, const struct packed_rows *x, int row,
-                 const int n_rows, const bool is_4bit, const float *bias, float *y, int ldy)
-{
-    __m256 sum[TILE_ROWS];
-    size_t half = (size_t)(o % PACKED_LANES / HALF);
-    const uint8_t *block = packed_block(p, o / PACKED_LANES, 0);
-    size_t at = packed_at(x, row, 0);
+    __m256i high[TILE_ROWS];
+    __m256i low[TILE_ROWS];
+    (void)offset; /* 8-bit weights are made signed */
+    if (is_4bit) {
+        sums_4bit(block, q, n_rows, high);
+        sums_4bit(block, q + PACKED_BLOCK, n_rows, low);
+    } else {
+        sums_8bit(block, q, n_rows, high);
+        sums_8bit(block, q + PACKED_BLOCK, n_rows, low);
+    }
     for (int r = 0; r < n_rows; r++) {
-        sum[r] = _mm256_setzero_ps();
-    }
-    for (int b = 0; b < p->n_blocks; b++, at += (size_t)x->group) {
-        __m256i high[TILE_ROWS];
-        __m256i low[TILE_ROWS];
-        const int8_t *q = x->q + at * PACKED_ROW_BLOCK;
-        const uint8_t *factors = block + (is_4bit ? 256 : 512) + half * 16;
-        if (is_4bit) {
-            sums_4bit(block + half * 32, q, n_rows, high);
-            sums_4bit(block + half * 32, q + PACKED_BLOCK, n_rows, low);
-        } else {
-            sums_8bit(block + half * 32, q, n_rows, high);
-            sums_8bit(block + half * 32, q + PACKED_BLOCK, n_rows, low);
-        }
-        block += is_4bit ? PACKED_4BIT_SIZE : PACKED_8BIT_SIZE;
-        __m256 d = load_halves(factors);
-        __m256 m = load_halves(factors + 2 * PACKED_LANES);
-        for (int r = 0; r < n_rows; r++) {
-            size_t i = at + (size_t)r;
-            __m256 scaled = _mm256_mul_ps(d, _mm256_set1_ps(x->scale[i]));
-            __m256i whole = _mm256_add_epi32(_mm256_slli_epi32(high[r], PACKED_SHIFT), low[r]);
-            sum[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole), scaled, sum[r]);
-            sum[r] = _mm256_fmadd_ps(m, _mm256_set1_ps(x->scaled_sum[i]), sum[r]);
-        }
-    }
-    __m256i mask = store_mask(p->n_out - o);
-    __m256 add = bias ? _mm256_maskload_ps(bias + o, mask) : _mm256_setzero_ps();
-    for (int r = 0; r < n_rows; r++) {
-        _mm256_maskstore_ps(y + (size_t)(row + r) * (size_t)ldy + o, mask,
-                            _mm256_add_ps(sum[r], add));
+        whole[r] = _mm256_add_epi32(_mm256_slli_epi32(high[r], PACKED_SHIFT), low[r]);
     }
 }
 
-INLINE void all_rows(const struct packed *p, int o, const struct packed_rows *x, const bool is_4bit,
-                     const float *bias, float *y, int ldy)
-{
-    int row = 0;
-    for (; x->n_rows - row >= 4; row += 4) {
-        tile(p, o, x, row, 4, is_4bit, bias, y, ldy);
-    }
-    if (x->n_rows - row >= 2) {
-        tile(p, o, x, row, 2, is_4bit, bias, y, ldy);
-        row += 2;
-    }
-    if (x->n_rows - row >= 1) {
-        tile(p, o, x, row, 1, is_4bit, bias, y, ldy);
-    }
-}
-
-static void multiply(const struct packed *p, int begin, int end, const struct packed_rows *x,
-                     const float *bias, float *y, int ldy)
-{
-    for (int o = begin * PACKED_LANES; o < end * PACKED_LANES && o < p->n_out; o += HALF) {
-        if (p->kind == PACKED_4BIT) {
-            all_rows(p, o, x, true, bias, y, ldy);
-        } else {
-            all_rows(p, o, x, false, bias, y, ldy);
-        }
-    }
-}
+#include "tensor/packed_loops8.h"
 
 INLINE float largest_of(const __m256 v[4])
 {
@@ -179,7 +98,7 @@ INLINE void store_bytes(const __m256i v[4], int8_t *to)
     _mm256_storeu_si256((__m256i *)(void *)to, bytes);
 }
 
-static void round_row(const float *x, int n_in, struct packed_rows *to, int r)
+void packed_avx2_round_row(const float *x, int n_in, struct packed_rows *to, int r)
 {
     size_t at = packed_at(to, r, 0);
     for (int b = 0; b < to->n_blocks; b++, x += PACKED_BLOCK, n_in -= PACKED_BLOCK) {
@@ -279,8 +198,8 @@ INLINE void panel_of_halves(const struct packed *p, int panel, const float *x, i
     }
 }
 
-static void multiply_halves(const struct packed *p, int begin, int end, const float *x, int ldx,
-                            int n_rows, const float *bias, float *y, int ldy)
+void packed_avx2_multiply_halves(const struct packed *p, int begin, int end, const float *x,
+                                 int ldx, int n_rows, const float *bias, float *y, int ldy)
 {
     for (int panel = begin; panel < end; panel++) {
         if (p->kind == PACKED_F16) {
@@ -292,5 +211,8 @@ static void multiply_halves(const struct packed *p, int begin, int end, const fl
 }
 
 const struct packed_kernels packed_avx2 = {
-    .round_row = round_row, .multiply = multiply, .multiply_halves = multiply_halves};
+    .round_row = packed_avx2_round_row,
+    .multiply = multiply_packed,
+    .multiply_halves = packed_avx2_multiply_halves,
+};
 #endif

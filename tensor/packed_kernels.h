@@ -47,9 +47,14 @@ struct packed_kernels {
 extern const struct packed_kernels packed_ref;
 #if defined(__x86_64__)
 extern const struct packed_kernels packed_avx2;
+extern const struct packed_kernels packed_avxvnni;
 extern const struct packed_kernels packed_vnni;
 extern const struct packed_kernels packed_amx;
-/* The AMX set has the AVX-512 loops for few rows. */
+/* What the AVX-VNNI set has of AVX2. */
+void packed_avx2_round_row(const float *x, int n_in, struct packed_rows *to, int r);
+void packed_avx2_multiply_halves(const struct packed *p, int begin, int end, const float *x,
+                                 int ldx, int n_rows, const float *bias, float *y, int ldy);
+/* What the AMX set has of AVX-512. */
 void packed_vnni_round_row(const float *x, int n_in, struct packed_rows *to, int r);
 void packed_vnni_multiply(const struct packed *p, int begin, int end, const struct packed_rows *x,
                           const float *bias, float *y, int ldy);
