@@ -70,6 +70,7 @@ INLINE void block_sums(const uint8_t *block, const int8_t *q, const int32_t *off
     }
 }
 
+#define BLOCK_SUMS block_sums
 #include "tensor/packed_loops8.h"
 
 INLINE float largest_of(const __m256 v[4])

@@ -37,6 +37,7 @@ INLINE void block_sums(const uint8_t *block, const int8_t *q, const int32_t *off
     }
 }
 
+#define BLOCK_SUMS block_sums
 #include "tensor/packed_loops8.h"
 
 const struct packed_kernels packed_avxvnni = {

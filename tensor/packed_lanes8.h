@@ -2,6 +2,8 @@
 #ifndef TAMP_TENSOR_PACKED_LANES8_H
 #define TAMP_TENSOR_PACKED_LANES8_H
 
+#if defined(__AVX2__)
+
 #include "tensor/packed_kernels.h"
 
 #include <immintrin.h>
@@ -33,4 +35,5 @@ INLINE __m256i store_mask(int n)
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
+#endif
 #endif

@@ -4,6 +4,8 @@
  *   static void block_sums(const uint8_t *block, const int8_t *q, const int32_t *offset,
  *                          const int n_rows, const bool is_4bit, __m256i whole[TILE_ROWS])
  *
+ *   #define BLOCK_SUMS block_sums
+ *
  * : the integer sums of one block for the rows of a tile; block is where the integers of the
  * eight outputs begin, q and offset belong to the first row. n_rows and is_4bit are
  * constants wherever it is called.
@@ -12,6 +14,8 @@
  * the sums, so they are unpacked 32 columns of eight outputs at a time. */
 #ifndef TAMP_TENSOR_PACKED_LOOPS8_H
 #define TAMP_TENSOR_PACKED_LOOPS8_H
+
+#if defined(BLOCK_SUMS)
 
 #include "tensor/packed_lanes8.h"
 
@@ -29,7 +33,7 @@ INLINE void tile(const struct packed *p, int o, const struct packed_rows *x, int
     for (int b = 0; b < p->n_blocks; b++, at += (size_t)x->group) {
         __m256i whole[TILE_ROWS];
         const uint8_t *factors = block + (is_4bit ? 256 : 512) + half * 16;
-        block_sums(block + half * 32, x->q + at * PACKED_ROW_BLOCK, x->offset + at, n_rows, is_4bit,
+        BLOCK_SUMS(block + half * 32, x->q + at * PACKED_ROW_BLOCK, x->offset + at, n_rows, is_4bit,
                    whole);
         block += is_4bit ? PACKED_4BIT_SIZE : PACKED_8BIT_SIZE;
         __m256 d = load_halves(factors);
@@ -77,4 +81,5 @@ static void multiply_packed(const struct packed *p, int begin, int end, const st
     }
 }
 
+#endif
 #endif
