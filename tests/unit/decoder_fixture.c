@@ -190,7 +190,7 @@ const char *const tiny_names[] = {"llama-bpe",     "llama-spm", "smollm-legacy-q
 /* "n id id ... id"; lines that start with # are skipped. */
 static int read_ids(FILE *in, token_id *ids, int room)
 {
-    int n;
+    int n = 0;
     while (fscanf(in, " #%*[^\n]") == 0 && fscanf(in, "%d", &n) != 1) {
         CHECK(!feof(in));
     }
