@@ -28,7 +28,7 @@ int attend_init(struct attend *t, const struct attend_kernels *kernels, int dim,
     float *total = arena_alloc(scratch, state, sizeof(float));
     float *part = arena_alloc(scratch, state, sizeof(float));
     t->q = arena_alloc(scratch, ATTEND_ROWS, (size_t)dim * sizeof(float));
-    t->keys = arena_zalloc(scratch, ATTEND_KEYS, (size_t)dim * sizeof(float));
+    t->keys = arena_zalloc(scratch, ATTEND_LD, (size_t)dim * sizeof(float));
     t->values = arena_alloc(scratch, ATTEND_KEYS, (size_t)t->width * sizeof(float));
     t->scores = arena_alloc(scratch, (size_t)ATTEND_ROWS * ATTEND_KEYS, sizeof(float));
     if (!total || !part || !t->q || !t->keys || !t->values || !t->scores) {
@@ -41,6 +41,7 @@ int attend_init(struct attend *t, const struct attend_kernels *kernels, int dim,
 
 void attend_begin(struct attend *t, int rows)
 {
+    t->direct = rows <= ATTEND_BLOCK && t->dim == t->width;
     memset(t->total.sum, 0, (size_t)rows * (size_t)t->width * sizeof *t->total.sum);
     for (int r = 0; r < rows; r++) {
         t->total.max[r] = -INFINITY;
@@ -51,11 +52,18 @@ void attend_begin(struct attend *t, int rows)
 void attend_load_f16(struct attend *t, int at, const uint16_t *k, const uint16_t *v, int n)
 {
     t->kernels->columns_f16(t->keys + at, k, n, t->dim);
-    t->kernels->rows_f16(t->values + (size_t)at * (size_t)t->width, v, n, t->dim, t->width);
+    t->n_runs = at == 0 ? 0 : t->n_runs;
+    if (t->direct) {
+        t->runs[t->n_runs].v = v;
+        t->runs[t->n_runs++].at = at;
+    } else {
+        t->kernels->rows_f16(t->values + (size_t)at * (size_t)t->width, v, n, t->dim, t->width);
+    }
 }
 
 void attend_load_f32(struct attend *t, int at, const float *k, const float *v, size_t ld, int n)
 {
+    t->direct = false;
     t->kernels->columns_f32(t->keys + at, k, ld, n, t->dim);
     for (int i = 0; i < n; i++) {
         float *to = t->values + (size_t)(at + i) * (size_t)t->width;
@@ -74,6 +82,20 @@ static int keys_of_block(const struct attend *t, int first, int n)
     return most;
 }
 
+/* The one block's weights times the values where they lie. */
+static void add_runs(const struct attend *t, int rows, const struct attend_state *part)
+{
+    size_t width = (size_t)t->width;
+    int n_keys = keys_of_block(t, 0, rows);
+    for (int i = 0; i < t->n_runs; i++) {
+        int at = t->runs[i].at;
+        int end = i + 1 < t->n_runs ? t->runs[i + 1].at : ATTEND_KEYS;
+        int n = (n_keys < end ? n_keys : end) - at;
+        t->kernels->product_f16(part->sum, width, t->scores + at, ATTEND_KEYS, t->runs[i].v, width,
+                                rows, n > 0 ? n : 0, t->width, i > 0);
+    }
+}
+
 /* Scores of all blocks, then weights, then sums: keys and values stay in the first cache
  * through their step. */
 void attend_tile(struct attend *t, int rows, const struct attend_terms *terms,
@@ -85,7 +107,7 @@ void attend_tile(struct attend *t, int rows, const struct attend_terms *terms,
     for (int first = 0; first < rows; first += ATTEND_BLOCK) {
         int n = rows - first < ATTEND_BLOCK ? rows - first : ATTEND_BLOCK;
         k->product(t->scores + (size_t)first * ATTEND_KEYS, ATTEND_KEYS, t->q + (size_t)first * dim,
-                   dim, t->keys, ATTEND_KEYS, n, t->dim, padded(keys_of_block(t, first, n)));
+                   dim, t->keys, ATTEND_LD, n, t->dim, padded(keys_of_block(t, first, n)));
     }
     for (int first = 0; first < rows; first += ATTEND_BLOCK) {
         int n = rows - first < ATTEND_BLOCK ? rows - first : ATTEND_BLOCK;
@@ -94,6 +116,10 @@ void attend_tile(struct attend *t, int rows, const struct attend_terms *terms,
             k->weigh(t->scores + (size_t)r * ATTEND_KEYS, t->visible[r], n_keys, terms,
                      t->position[r], part->max + r, part->norm + r);
         }
+    }
+    if (t->direct) {
+        add_runs(t, rows, part);
+        return;
     }
     for (int first = 0; first < rows; first += ATTEND_BLOCK) {
         int n = rows - first < ATTEND_BLOCK ? rows - first : ATTEND_BLOCK;

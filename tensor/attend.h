@@ -25,9 +25,16 @@ struct attend {
     float position[ATTEND_ROWS];     /* of the rows; read where a window is set */
     int visible[ATTEND_ROWS];        /* keys of the tile that a row sees: the first ones */
     struct attend_state total, part; /* [ATTEND_ROWS] */
-    float *keys;                     /* [dim, ATTEND_KEYS] */
+    float *keys;                     /* [dim, ATTEND_LD] */
     float *values;                   /* [ATTEND_KEYS, width] */
     float *scores;                   /* [ATTEND_ROWS, ATTEND_KEYS] */
+    /* For one block of rows, values are read once: where they lie, instead of `values`. */
+    bool direct;
+    struct {
+        const uint16_t *v;
+        int at;
+    } runs[ATTEND_KEYS / 8];
+    int n_runs;
 };
 
 /* Memory from the arena; -1 when it has none. */
@@ -42,6 +49,7 @@ void attend_begin(struct attend *t, int rows); /* no keys yet */
 
 /* Keys and values [n, dim] become those of the tile from `at` on, a multiple of 8; runs
  * come in ascending order. ld: elements from row to row. */
+/* With few rows halves are read by attend_tile, not here. */
 void attend_load_f16(struct attend *t, int at, const uint16_t *k, const uint16_t *v, int n);
 void attend_load_f32(struct attend *t, int at, const float *k, const float *v, size_t ld, int n);
 

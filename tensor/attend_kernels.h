@@ -7,12 +7,16 @@
 #ifndef TAMP_TENSOR_ATTEND_KERNELS_H
 #define TAMP_TENSOR_ATTEND_KERNELS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#define ATTEND_KEYS  128 /* keys of one tile */
-#define ATTEND_BLOCK 6   /* rows of one call of product */
-#define ATTEND_PAD   16  /* lengths of rows are multiples of it */
+#define ATTEND_KEYS 128 /* keys of one tile */
+#define ATTEND_LD                                                                                  \
+    144                 /* from column element to element: not a power of two, which maps          \
+                         * them to few sets of the first cache */
+#define ATTEND_BLOCK 6  /* rows of one call of product */
+#define ATTEND_PAD   16 /* lengths of rows are multiples of it */
 
 /* What is done to a score before the softmax, in this order. */
 struct attend_terms {
@@ -31,7 +35,7 @@ struct attend_state {
 };
 
 struct attend_kernels {
-    /* Key j, element i -> to[i * ATTEND_KEYS + j]: n rows of dim elements. Columns up to
+    /* Key j, element i -> to[i * ATTEND_LD + j]: n rows of dim elements. Columns up to
      * the next multiple of 8 are written too. */
     void (*columns_f16)(float *to, const uint16_t *from, int n, int dim);
     void (*columns_f32)(float *to, const float *from, size_t ld, int n, int dim);
@@ -41,6 +45,9 @@ struct attend_kernels {
      * of ATTEND_PAD. */
     void (*product)(float *c, size_t ldc, const float *a, size_t lda, const float *b, size_t ldb,
                     int rows, int depth, int cols);
+    /* The same with halves for b, to c or, with add, on top of it. */
+    void (*product_f16)(float *c, size_t ldc, const float *a, size_t lda, const uint16_t *b,
+                        size_t ldb, int rows, int depth, int cols, bool add);
     /* scores[0, n_visible) become e^(score - max), those up to n_keys 0. Scores have room
      * for a multiple of ATTEND_PAD. NaN stays, so that whoever checks the result sees it. */
     void (*weigh)(float *scores, int n_visible, int n_keys, const struct attend_terms *terms,

@@ -52,10 +52,10 @@ INLINE void transpose_16_halves(float *to, const uint16_t *const rows[8], int at
         }
     }
     for (int i = 0; i < 4; i++) {
-        float *low = to + (size_t)(at + 2 * i) * ATTEND_KEYS;
-        float *high = low + 8 * ATTEND_KEYS;
+        float *low = to + (size_t)(at + 2 * i) * ATTEND_LD;
+        float *high = low + 8 * ATTEND_LD;
         store_halves(low, high, _mm256_unpacklo_epi64(fours[i], fours[i + 4]));
-        store_halves(low + ATTEND_KEYS, high + ATTEND_KEYS,
+        store_halves(low + ATTEND_LD, high + ATTEND_LD,
                      _mm256_unpackhi_epi64(fours[i], fours[i + 4]));
     }
 }
@@ -71,7 +71,7 @@ static void columns_f16(float *to, const uint16_t *from, int n, int dim)
         }
         for (; i < dim; i++) {
             for (int j = 0; j < 8; j++) {
-                to[(size_t)i * ATTEND_KEYS + (size_t)j] = _cvtsh_ss(rows[j][i]);
+                to[(size_t)i * ATTEND_LD + (size_t)j] = _cvtsh_ss(rows[j][i]);
             }
         }
     }
@@ -93,11 +93,11 @@ INLINE void transpose_8_floats(float *to, const float *const rows[8], int at)
     }
     for (int i = 0; i < 2; i++) { /* elements 4i..4i+3 */
         const __m256 *p = pairs + 4 * i;
-        float *column = to + (size_t)(at + 4 * i) * ATTEND_KEYS;
+        float *column = to + (size_t)(at + 4 * i) * ATTEND_LD;
         _mm256_storeu_ps(column, _mm256_shuffle_ps(p[0], p[2], 0x44));
-        _mm256_storeu_ps(column + ATTEND_KEYS, _mm256_shuffle_ps(p[0], p[2], 0xee));
-        _mm256_storeu_ps(column + 2 * ATTEND_KEYS, _mm256_shuffle_ps(p[1], p[3], 0x44));
-        _mm256_storeu_ps(column + 3 * ATTEND_KEYS, _mm256_shuffle_ps(p[1], p[3], 0xee));
+        _mm256_storeu_ps(column + ATTEND_LD, _mm256_shuffle_ps(p[0], p[2], 0xee));
+        _mm256_storeu_ps(column + 2 * ATTEND_LD, _mm256_shuffle_ps(p[1], p[3], 0x44));
+        _mm256_storeu_ps(column + 3 * ATTEND_LD, _mm256_shuffle_ps(p[1], p[3], 0xee));
     }
 }
 
@@ -112,7 +112,7 @@ static void columns_f32(float *to, const float *from, size_t ld, int n, int dim)
         }
         for (; i < dim; i++) {
             for (int j = 0; j < 8; j++) {
-                to[(size_t)i * ATTEND_KEYS + (size_t)j] = rows[j][i];
+                to[(size_t)i * ATTEND_LD + (size_t)j] = rows[j][i];
             }
         }
     }
@@ -136,27 +136,43 @@ static void rows_f16(float *to, const uint16_t *from, int n, int dim, int width)
 
 /* ---- products ---- */
 
-/* rows and vectors are constants where this is expanded, so acc lives in registers. */
-INLINE void block(float *c, size_t ldc, const float *a, size_t lda, const float *b, size_t ldb,
-                  int depth, int rows, int vectors)
+/* What a block multiplies: its right operand is floats or halves. */
+struct factors {
+    const float *a;
+    size_t lda;
+    const float *b;
+    const uint16_t *halves; /* instead of b */
+    size_t ldb;
+    int depth;
+    bool add; /* to what c holds */
+};
+
+/* rows, vectors and halves are constants where this is expanded, so acc lives in
+ * registers. */
+INLINE void block(float *c, size_t ldc, const struct factors *f, int rows, int vectors, bool halves)
 {
     lanes acc[ATTEND_BLOCK][ATTEND_VECTORS];
+    const float *a = f->a;
+    const float *b = f->b;
+    const uint16_t *h = f->halves;
     for (int r = 0; r < rows; r++) {
         for (int v = 0; v < vectors; v++) {
-            acc[r][v] = l_set(0.0f);
+            acc[r][v] = f->add ? l_load(c + (size_t)r * ldc + (size_t)(v * LANES)) : l_set(0.0f);
         }
     }
-    for (int k = 0; k < depth; k++, b += ldb) {
+    for (int k = 0; k < f->depth; k++) {
         lanes column[ATTEND_VECTORS];
         for (int v = 0; v < vectors; v++) {
-            column[v] = l_load(b + v * LANES);
+            column[v] = halves ? l_load_f16(h + v * LANES) : l_load(b + v * LANES);
         }
         for (int r = 0; r < rows; r++) {
-            lanes factor = l_set(a[(size_t)r * lda + (size_t)k]);
+            lanes factor = l_set(a[(size_t)r * f->lda + (size_t)k]);
             for (int v = 0; v < vectors; v++) {
                 acc[r][v] = l_fma(factor, column[v], acc[r][v]);
             }
         }
+        b = halves ? b : b + f->ldb;
+        h = halves ? h + f->ldb : h;
     }
     for (int r = 0; r < rows; r++) {
         for (int v = 0; v < vectors; v++) {
@@ -165,42 +181,56 @@ INLINE void block(float *c, size_t ldc, const float *a, size_t lda, const float 
     }
 }
 
-INLINE void block_of_rows(float *c, size_t ldc, const float *a, size_t lda, const float *b,
-                          size_t ldb, int depth, int rows, int vectors)
+INLINE void block_of_rows(float *c, size_t ldc, const struct factors *f, int rows, int vectors,
+                          bool halves)
 {
     switch (rows) {
     case 1:
-        block(c, ldc, a, lda, b, ldb, depth, 1, vectors);
+        block(c, ldc, f, 1, vectors, halves);
         return;
     case 2:
-        block(c, ldc, a, lda, b, ldb, depth, 2, vectors);
+        block(c, ldc, f, 2, vectors, halves);
         return;
     case 3:
-        block(c, ldc, a, lda, b, ldb, depth, 3, vectors);
+        block(c, ldc, f, 3, vectors, halves);
         return;
     case 4:
-        block(c, ldc, a, lda, b, ldb, depth, 4, vectors);
+        block(c, ldc, f, 4, vectors, halves);
         return;
     case 5:
-        block(c, ldc, a, lda, b, ldb, depth, 5, vectors);
+        block(c, ldc, f, 5, vectors, halves);
         return;
     default:
-        block(c, ldc, a, lda, b, ldb, depth, 6, vectors);
+        block(c, ldc, f, 6, vectors, halves);
         return;
+    }
+}
+
+INLINE void product_of(float *c, size_t ldc, struct factors f, int rows, int cols, bool halves)
+{
+    int vectors = ATTEND_VECTORS;
+    for (int i = 0; i < cols; i += vectors * LANES) {
+        if (cols - i >= ATTEND_VECTORS * LANES) {
+            block_of_rows(c + i, ldc, &f, rows, ATTEND_VECTORS, halves);
+        } else {
+            vectors = ATTEND_PAD / LANES;
+            block_of_rows(c + i, ldc, &f, rows, ATTEND_PAD / LANES, halves);
+        }
+        f.b = halves ? NULL : f.b + vectors * LANES;
+        f.halves = halves ? f.halves + vectors * LANES : NULL;
     }
 }
 
 static void product(float *c, size_t ldc, const float *a, size_t lda, const float *b, size_t ldb,
                     int rows, int depth, int cols)
 {
-    const int whole = ATTEND_VECTORS * LANES;
-    int i = 0;
-    for (; i + whole <= cols; i += whole) {
-        block_of_rows(c + i, ldc, a, lda, b + i, ldb, depth, rows, ATTEND_VECTORS);
-    }
-    for (; i < cols; i += ATTEND_PAD) {
-        block_of_rows(c + i, ldc, a, lda, b + i, ldb, depth, rows, ATTEND_PAD / LANES);
-    }
+    product_of(c, ldc, (struct factors){a, lda, b, NULL, ldb, depth, false}, rows, cols, false);
+}
+
+static void product_f16(float *c, size_t ldc, const float *a, size_t lda, const uint16_t *b,
+                        size_t ldb, int rows, int depth, int cols, bool add)
+{
+    product_of(c, ldc, (struct factors){a, lda, NULL, b, ldb, depth, add}, rows, cols, true);
 }
 
 /* ---- softmax ---- */
@@ -316,7 +346,7 @@ static void merge(const struct attend_state *total, const struct attend_state *p
 
 #define ATTEND_LOOPS                                                                               \
     .columns_f16 = columns_f16, .columns_f32 = columns_f32, .rows_f16 = rows_f16,                  \
-    .product = product, .weigh = weigh, .merge = merge
+    .product = product, .product_f16 = product_f16, .weigh = weigh, .merge = merge
 
 #endif
 #endif

@@ -9,7 +9,7 @@ static void columns_f16(float *to, const uint16_t *from, int n, int dim)
 {
     for (int j = 0; j < n; j++) {
         for (int i = 0; i < dim; i++) {
-            to[(size_t)i * ATTEND_KEYS + (size_t)j] =
+            to[(size_t)i * ATTEND_LD + (size_t)j] =
                 op_f16_to_f32(from[(size_t)j * (size_t)dim + (size_t)i]);
         }
     }
@@ -19,7 +19,7 @@ static void columns_f32(float *to, const float *from, size_t ld, int n, int dim)
 {
     for (int j = 0; j < n; j++) {
         for (int i = 0; i < dim; i++) {
-            to[(size_t)i * ATTEND_KEYS + (size_t)j] = from[(size_t)j * ld + (size_t)i];
+            to[(size_t)i * ATTEND_LD + (size_t)j] = from[(size_t)j * ld + (size_t)i];
         }
     }
 }
@@ -42,6 +42,20 @@ static void product(float *c, size_t ldc, const float *a, size_t lda, const floa
             for (int i = 0; i < cols; i++) {
                 c[i] += a[k] * b[(size_t)k * ldb + (size_t)i];
             }
+        }
+    }
+}
+
+static void product_f16(float *c, size_t ldc, const float *a, size_t lda, const uint16_t *b,
+                        size_t ldb, int rows, int depth, int cols, bool add)
+{
+    for (int r = 0; r < rows; r++, a += lda, c += ldc) {
+        for (int i = 0; i < cols; i++) {
+            float sum = add ? c[i] : 0.0f;
+            for (int k = 0; k < depth; k++) {
+                sum += a[k] * op_f16_to_f32(b[(size_t)k * ldb + (size_t)i]);
+            }
+            c[i] = sum;
         }
     }
 }
@@ -102,6 +116,7 @@ const struct attend_kernels attend_ref = {
     .columns_f32 = columns_f32,
     .rows_f16 = rows_f16,
     .product = product,
+    .product_f16 = product_f16,
     .weigh = weigh,
     .merge = merge,
 };

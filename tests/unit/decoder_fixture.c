@@ -70,6 +70,14 @@ static void exact_rows(float *to, const uint16_t *from, int n, int dim, int widt
     }
 }
 
+static void exact_product(float *c, size_t ldc, const float *a, size_t lda, const uint16_t *b,
+                          size_t ldb, int rows, int depth, int cols, bool add)
+{
+    /* The fixture's caches are one run: nothing is added to. */
+    CHECK(!add);
+    real_ops->attend->product(c, ldc, a, lda, exact_at(b), ldb, rows, depth, cols);
+}
+
 void fixture_exact_kv(struct fixture *f)
 {
     exact_kernels = *f->compute.kernels;
@@ -80,6 +88,7 @@ void fixture_exact_kv(struct fixture *f)
     exact_attend = *real_ops->attend;
     exact_attend.columns_f16 = exact_columns;
     exact_attend.rows_f16 = exact_rows;
+    exact_attend.product_f16 = exact_product;
     exact_ops.attend = &exact_attend;
     vector_ops_use(&exact_ops);
     f->exact_kv = true;
@@ -181,7 +190,7 @@ const char *const tiny_names[] = {"llama-bpe",     "llama-spm", "smollm-legacy-q
 /* "n id id ... id"; lines that start with # are skipped. */
 static int read_ids(FILE *in, token_id *ids, int room)
 {
-    int n;
+    int n = 0;
     while (fscanf(in, " #%*[^\n]") == 0 && fscanf(in, "%d", &n) != 1) {
         CHECK(!feof(in));
     }

@@ -22,7 +22,7 @@ TEST(attend_columns, "keys into columns and values into rows: any number, any he
     static const int dims[] = {1, 2, 15, 16, 24, 33, 64, 80};
     static float x[ATTEND_KEYS * 80];
     static uint16_t h[ATTEND_KEYS * 80];
-    static float to[80 * ATTEND_KEYS];
+    static float to[80 * ATTEND_LD];
     static float rows[ATTEND_KEYS * 80];
     struct rng r;
     int n_sets;
@@ -45,7 +45,7 @@ TEST(attend_columns, "keys into columns and values into rows: any number, any he
             for (int i = 0; i < width; i++) {
                 float want = i < dim ? op_f16_to_f32(h[j * dim + i]) : 0;
                 CHECK_DOUBLE(rows[j * width + i], ==, want);
-                CHECK(i >= dim || to[i * ATTEND_KEYS + j] == want);
+                CHECK(i >= dim || to[i * ATTEND_LD + j] == want);
             }
         }
         /* rows three apart: the last ends where the page does */
@@ -56,7 +56,7 @@ TEST(attend_columns, "keys into columns and values into rows: any number, any he
             kernels->columns_f32(to, floats, ld, n, dim);
             for (int j = 0; j < n; j++) {
                 for (int i = 0; i < dim; i++) {
-                    CHECK_DOUBLE(to[i * ATTEND_KEYS + j], ==, x[(size_t)j * ld + (size_t)i]);
+                    CHECK_DOUBLE(to[i * ATTEND_LD + j], ==, x[(size_t)j * ld + (size_t)i]);
                 }
             }
         }
@@ -98,6 +98,81 @@ TEST(attend_product, "any rows, depth and columns; a row's bits do not depend on
                              (size_t)cols * sizeof *some) == 0);
             }
         }
+    }
+}
+
+TEST(attend_product_halves, "halves give the bits of the same numbers as floats, in pieces too")
+{
+    enum { LD = 96 };
+    static float a[ATTEND_BLOCK * LD];
+    static float b[LD * LD];
+    static uint16_t h[LD * LD];
+    struct rng r;
+    int n_sets;
+    const struct vector_ops *const *sets = vector_ops_here(&n_sets);
+    rng_init(&r, test_seed());
+    fill(&r, a, sizeof a / sizeof *a);
+    for (int i = 0; i < LD * LD; i++) {
+        h[i] = op_f32_to_f16((float)(rng_double(&r) * 2 - 1));
+        b[i] = op_f16_to_f32(h[i]);
+    }
+    for (int k = 0; k < 6 * ATTEND_BLOCK * n_sets; k++) {
+        const struct attend_kernels *kernels = sets[k / (6 * ATTEND_BLOCK)]->attend;
+        int rows = 1 + k % ATTEND_BLOCK;
+        int cols = (1 + k / ATTEND_BLOCK % 6) * ATTEND_PAD;
+        float want[ATTEND_BLOCK * LD];
+        float got[ATTEND_BLOCK * LD];
+        /* the last row of b ends where the page does */
+        const uint16_t *halves =
+            test_guarded(h, ((size_t)(LD - 1) * LD + (size_t)cols) * sizeof *h);
+        kernels->product(want, LD, a, LD, b, LD, rows, LD, cols);
+        kernels->product_f16(got, LD, a, LD, halves, LD, rows, 40, cols, false);
+        kernels->product_f16(got, LD, a + 40, LD, halves + (size_t)40 * LD, LD, rows, LD - 40, cols,
+                             true);
+        for (int row = 0; row < rows; row++) {
+            CHECK(memcmp(got + row * LD, want + row * LD, (size_t)cols * sizeof *got) == 0);
+        }
+    }
+}
+
+TEST(attend_runs, "keys and values in several runs give the bits of one run, few rows and many")
+{
+    enum { DIM = 32 };
+    static uint16_t k[ATTEND_KEYS * DIM];
+    static uint16_t v[ATTEND_KEYS * DIM];
+    struct rng r;
+    int n_sets;
+    const struct vector_ops *const *sets = vector_ops_here(&n_sets);
+    rng_init(&r, test_seed());
+    for (int i = 0; i < ATTEND_KEYS * DIM; i++) {
+        k[i] = op_f32_to_f16((float)(rng_double(&r) * 2 - 1));
+        v[i] = op_f32_to_f16((float)(rng_double(&r) * 2 - 1));
+    }
+    for (int set = 0; set < n_sets; set++) {
+        const struct attend_terms none = {.softcap = 0};
+        struct arena scratch;
+        struct attend t;
+        float out[3][DIM];
+        arena_init(&scratch, (size_t)1 << 24);
+        CHECK_INT(attend_init(&t, sets[set]->attend, DIM, &scratch), ==, 0);
+        fill(&r, t.q, (size_t)20 * DIM);
+        for (int way = 0; way < 3; way++) { /* one run; runs; runs, many rows */
+            int rows = way < 2 ? 1 : 20;
+            attend_begin(&t, rows);
+            for (int at = 0; at < 101; at += way ? 24 : 101) {
+                int n = way == 0 ? 101 : 101 - at < 24 ? 101 - at : 24;
+                attend_load_f16(&t, at, k + (size_t)at * DIM, v + (size_t)at * DIM, n);
+            }
+            for (int i = 0; i < rows; i++) {
+                t.visible[i] = i == 0 ? 99 : 101;
+            }
+            attend_tile(&t, rows, &none, &t.part);
+            attend_add(&t, rows, &t.part);
+            attend_store(&t, 0, out[way]);
+        }
+        CHECK_DOUBLE(test_max_diff(out[0], out[1], DIM), ==, 0);
+        CHECK_DOUBLE(test_max_diff(out[0], out[2], DIM), ==, 0);
+        arena_clear(&scratch);
     }
 }
 
