@@ -35,8 +35,8 @@ sources := $(filter-out cmd/main.c,$(wildcard $(addsuffix /*.c,$(folders))))
 objects := $(sources:%.c=$(B)/%.o)
 test_sources := tests/run.c tests/support.c $(wildcard tests/unit/*.c)
 test_objects := $(test_sources:%.c=$(B)/%.o)
-bench_sources := $(wildcard bench/*.c)
-bench_objects := $(bench_sources:%.c=$(B)/%.o)
+peak_objects := $(patsubst %.c,$(B)/%.o,$(wildcard bench/peak*.c))
+bench_objects := $(filter-out $(peak_objects),$(patsubst %.c,$(B)/%.o,$(wildcard bench/*.c)))
 own_c := $(wildcard $(addsuffix /*.[ch],$(folders) bench tests tests/unit))
 
 # Numeric folders: the loops are worth more optimisation than the rest.
@@ -77,6 +77,10 @@ $(B)/benchmark: $(bench_objects) $(B)/libtamp.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
+$(B)/peak: $(peak_objects) $(B)/libtamp.a
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
 $(B)/%.o: %.c $(B)/flags
 	$(call say,CC,$<)
 	@mkdir -p $(@D)
@@ -91,7 +95,8 @@ $(B)/flags: FORCE
 .PHONY: FORCE
 FORCE:
 
--include $(objects:.o=.d) $(test_objects:.o=.d) $(bench_objects:.o=.d) $(B)/cmd/main.d
+-include $(objects:.o=.d) $(test_objects:.o=.d) $(bench_objects:.o=.d) $(peak_objects:.o=.d) \
+  $(B)/cmd/main.d
 
 # -- what people call ----------------------------------------------------------------
 
