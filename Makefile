@@ -118,12 +118,12 @@ models: ## bring and check the model files
 .PHONY: test
 test: ## everything; ends with "N passed, N failed"
 	@tools/deps test
-	@$(MAKE) --no-print-directory -j$(jobs) tamp $(B)/unit-tests build/venv-tests/done build/node/done
+	@$(MAKE) --no-print-directory -j$(jobs) tamp $(B)/unit-tests $(B)/benchmark $(B)/peak build/venv-tests/done build/node/done
 	@tools/fetch_models
 	@tests/run_all --build $(B) all
 
 .PHONY: check
-check: $(B)/unit-tests $(B)/tamp ## the part of the tests that takes under two minutes
+check: $(B)/unit-tests $(B)/tamp $(B)/benchmark $(B)/peak ## the part of the tests that takes under two minutes
 	@CC='$(CC)' CPPFLAGS='$(CPPFLAGS)' tests/run_all --build $(B) check
 
 .PHONY: unit
@@ -131,8 +131,9 @@ unit: $(B)/unit-tests ## build and run the unit tests (T=name: only those)
 	$(Q)$(B)/unit-tests $(T)
 
 .PHONY: bench
-bench: $(B)/benchmark ## measure prefill, decode and pictures, as a table
+bench: $(B)/benchmark $(B)/peak $(B)/tamp ## measure prefill, decode, pictures; compare with llama.cpp if it is there
 	@$(B)/benchmark $(ARGS)
+	@bench/compare/run.py --if-present --build $(B) $(or $(COMPARE),--quick)
 
 .PHONY: docs
 docs: $(B)/tamp ## write the generated texts again

@@ -71,8 +71,9 @@ bool bench_job(struct engine *en, const struct plan *plan, const char *prompt,
 
 bool bench_prompt(struct engine *en, const struct plan *plan, struct buf *out, int n, int run)
 {
-    int words = n;
-    /* The second try is exact when a word is a token; the third only confirms it. */
+    /* Few enough to fit beside the template; the second try is exact when a word is a
+     * token, the third only confirms it. */
+    int words = n / 2;
     for (int attempt = 0; attempt < 3; attempt++) {
         int text = 0;
         int image = 0;

@@ -198,6 +198,8 @@ TARGET("amx-tile") static void tiles_begin(void)
         c.bytes_per_row[i] = 64;
         c.rows[i] = 16;
     }
+    /* GCC 12 believes that the intrinsics read nothing (its bug 114098). */
+    __asm__ volatile("" : : "r"(&c), "r"(zeros) : "memory");
     _tile_loadconfig(&c);
     _tile_zero(0);
     _tile_zero(1);

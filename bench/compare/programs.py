@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 START_TIMEOUT_S = 120
@@ -56,13 +56,21 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def cpu_seconds(pid: int) -> float:
+    """Processor time of a process and of its children that have ended; 0 if it is gone."""
+    try:
+        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
 @dataclass
 class Server:
     process: subprocess.Popen[bytes]
     port: int
     log: pathlib.Path
     ready_ms: float
-    extra: dict[str, Any]  # what every request to it carries
 
     def resident_bytes(self) -> int:
         """All resident memory of the server, the mapped model included, and of its children
@@ -71,9 +79,18 @@ class Server:
         return total + sum(status_field(p, "RssAnon") for p in children(self.process.pid))
 
     def cpu_seconds(self) -> float:
-        """Processor time used until now."""
-        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """Processor time used until now, by its children too."""
+        return sum(cpu_seconds(p) for p in (self.process.pid, *children(self.process.pid)))
+
+
+running: list[Server] = []
+
+
+def own_seconds() -> float:
+    """Processor time of this program and of everything it started."""
+    t = os.times()
+    waited_for = t.user + t.system + t.children_user + t.children_system
+    return waited_for + sum(server.cpu_seconds() for server in running)
 
 
 def answers_health(port: int) -> bool:
@@ -88,7 +105,7 @@ def answers_health(port: int) -> bool:
 
 
 @contextmanager
-def serving(command: list[str], port: int, log: pathlib.Path, extra: dict[str, Any]) -> Iterator[Server]:
+def serving(command: list[str], port: int, log: pathlib.Path) -> Iterator[Server]:
     """Start, wait until /health says ready, stop at the end whatever happened."""
     with open(log, "wb") as out:
         began = time.perf_counter()
@@ -100,8 +117,11 @@ def serving(command: list[str], port: int, log: pathlib.Path, extra: dict[str, A
             if time.perf_counter() - began > START_TIMEOUT_S:
                 raise ProgramFailed(f"{command[0]} is not ready after {START_TIMEOUT_S} s; see {log}")
             time.sleep(0.002)
-        yield Server(process, port, log, (time.perf_counter() - began) * 1e3, extra)
+        server = Server(process, port, log, (time.perf_counter() - began) * 1e3)
+        running.append(server)
+        yield server
     finally:
+        running[:] = [s for s in running if s.process is not process]
         process.terminate()
         try:
             process.wait(STOP_TIMEOUT_S)
@@ -152,7 +172,7 @@ class Tamp:
         command = [str(self.build / "tamp"), "serve", "--model", str(model), "--mmproj", str(mmproj)]
         command += ["--threads", str(self.threads), "--parallel", str(parallel), "--ctx-size", str(rows)]
         command += ["--profile", profile, "--port", str(port), "--log-level", "warn", *self._kernel()]
-        return serving(command, port, self.out / "tamp.log", {})
+        return serving(command, port, self.out / "tamp.log")
 
     def vision_ms(self, answer_timings: dict[str, Any]) -> float:
         """Resize, tower and projector of the request, as its timings say."""
@@ -188,13 +208,15 @@ class LlamaCpp:
     bin: pathlib.Path
     threads: int
     out: pathlib.Path
-    arguments: list[str] = field(default_factory=list)  # of llama-bench and llama-server
+    repack: bool = True  # False: without its rearranged weights, and so without AMX
 
     def bench(self, model: pathlib.Path, prompt: int, gen: int, depth: int) -> float:
         """Tokens a second of one run. The warm-up is a run as long as the measured one, so
         long ones go without."""
         command = [str(self.bin / "llama-bench"), "-m", str(model), "-t", str(self.threads), "-r", "1"]
-        command += ["-p", str(prompt), "-n", str(gen), "-d", str(depth), "-o", "jsonl", *self.arguments]
+        command += ["-p", str(prompt), "-n", str(gen), "-d", str(depth), "-o", "jsonl"]
+        if not self.repack:
+            command += ["--repack", "0"]
         if prompt + depth > 1024:
             command.append("--no-warmup")
         lines = [json.loads(line) for line in run(command).splitlines() if line.startswith("{")]
@@ -218,5 +240,7 @@ class LlamaCpp:
         port = free_port()
         command = [str(self.bin / "llama-server"), "-m", str(model), "--mmproj", str(mmproj)]
         command += ["-t", str(self.threads), "-np", str(parallel), "-c", str(rows * parallel)]
-        command += ["--host", "127.0.0.1", "--port", str(port), "-lv", "4", *self.arguments]
-        return serving(command, port, self.out / "llama-server.log", {})
+        command += ["--host", "127.0.0.1", "--port", str(port), "-lv", "4"]
+        if not self.repack:
+            command.append("--no-repack")
+        return serving(command, port, self.out / "llama-server.log")

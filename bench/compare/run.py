@@ -21,8 +21,8 @@ from typing import Any
 import plot
 from cases import CASES, QUICK, Setup
 from client import RequestFailed
-from measure import HEADING, Result
-from programs import LlamaCpp, ProgramFailed, Tamp
+from measure import DISTURBED, HEADING, Result, Rounds
+from programs import LlamaCpp, ProgramFailed, Tamp, own_seconds
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -37,11 +37,12 @@ def arguments() -> argparse.Namespace:
     p.add_argument("case", nargs="*", help=f"of {', '.join(CASES)}; all when none is named")
     p.add_argument("--quick", action="store_true", help=f"one size each of {', '.join(QUICK)}")
     p.add_argument("--rounds", type=int, default=MIN_ROUNDS, help=f"at least {MIN_ROUNDS}")
+    p.add_argument("--retries", type=int, default=2, help="of a measurement that other programs disturbed")
     p.add_argument("--threads", type=int, default=2, help="of each program")
     p.add_argument("--build", type=pathlib.Path, default=ROOT / "build" / "gcc", help="our programs")
     p.add_argument("--kernel", default="", help="our kernels: avx2, ...")
     p.add_argument("--peer", type=pathlib.Path, help="folder of llama-bench and llama-server (or LLAMACPP)")
-    p.add_argument("--peer-args", default="", help="more arguments for those two: '--repack 0'")
+    p.add_argument("--peer-no-repack", action="store_true", help="llama.cpp without repacked weights and AMX")
     p.add_argument("--model", type=pathlib.Path, default=MODEL)
     p.add_argument("--mmproj", type=pathlib.Path, default=MMPROJ)
     p.add_argument("--out", type=pathlib.Path, help="folder for the results")
@@ -91,6 +92,13 @@ def write_charts(results: list[Result], out: pathlib.Path, title: str) -> None:
             (out / f"{case}.svg").write_text(plot.by_size(mine, f"{case}: {title}"))
 
 
+def line_of(result: Result, disturbed: float) -> str:
+    notes = [f"{k}={v}" for k, v in result.extra.items()]
+    if disturbed > DISTURBED:
+        notes.append(f"(disturbed: other programs took up to {disturbed:.0%} of the processors)")
+    return " ".join([result.line(), *notes])
+
+
 def measure(s: Setup, names: list[str], out: pathlib.Path) -> tuple[list[Result], int]:
     """Results so far are on the disk after every line; a case that fails stops only itself."""
     results: list[Result] = []
@@ -101,9 +109,10 @@ def measure(s: Setup, names: list[str], out: pathlib.Path) -> tuple[list[Result]
             try:
                 for result in CASES[name](s):
                     results.append(result)
-                    file.write(json.dumps(result.to_json()) + "\n")
+                    disturbed = round(max(s.rounds.disturbance, default=0.0), 2)
+                    file.write(json.dumps(result.to_json() | {"others_took": disturbed}) + "\n")
                     file.flush()
-                    print(result.line(), *(f"{k}={v}" for k, v in result.extra.items()), flush=True)
+                    print(line_of(result, disturbed), flush=True)
             except (ProgramFailed, RequestFailed, OSError, ValueError, KeyError, IndexError) as error:
                 failed += 1
                 print(f"{name:<15} failed: {error}", flush=True)
@@ -124,17 +133,18 @@ def main() -> int:
     for made in (out, models):
         made.mkdir(parents=True, exist_ok=True)
     ours = Tamp(a.build, a.threads, out, a.kernel)
-    peer = LlamaCpp(folder, a.threads, out, a.peer_args.split())
+    peer = LlamaCpp(folder, a.threads, out, not a.peer_no_repack)
     missing = [n for n in ("tamp", "benchmark", "peak") if not (a.build / n).is_file()]
     if missing:
         print(f"compare: build first: make {' '.join(str(a.build / n) for n in missing)}")
         return 1
-    peak = ours.peak()
+    rounds = Rounds(a.rounds, a.retries, own_seconds)
+    peak = rounds.calm(lambda _: ours.peak(), 0)
     print_peak(peak, a.threads)
     about = {"machine": machine(), "commit": commit(), "threads": a.threads, "rounds": a.rounds, "peak": peak}
-    about |= {"kernel": a.kernel or "auto", "peer": str(folder), "peer_args": a.peer_args, "model": a.model.name}
+    about |= {"kernel": a.kernel or "auto", "peer": str(folder), "peer_repack": not a.peer_no_repack, "model": a.model.name}
     (out / "about.json").write_text(json.dumps(about, indent=1) + "\n")
-    s = Setup(ours, peer, a.model, a.mmproj, models, a.rounds, a.quick, peak)
+    s = Setup(ours, peer, a.model, a.mmproj, models, rounds, a.quick, peak)
     results, failed = measure(s, names, out)
     if results:
         write_charts(results, out, f"{a.model.name}, {a.threads} threads, {about['commit']}")

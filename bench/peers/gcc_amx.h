@@ -1,4 +1,4 @@
-/* llamacpp.sh includes this before every C++ file of llama.cpp.
+/* llamacpp.sh puts this behind the includes of llama.cpp's AMX files.
  *
  * GCC's AMX intrinsics do not tell the compiler what memory they read: _tile_loadconfig
  * claims 8 bytes of its 64 (GCC bug 114098, mended in 12.4, 13.3 and 14), _tile_loadd none.

@@ -5,9 +5,10 @@
 #   avx2    for AVX2, FMA and F16C only, into build/peers/llamacpp-avx2
 #
 # Downloads the source package llama-cpp-python 0.3.36 by name with pip, checks its SHA-256,
-# unpacks its vendor/llama.cpp and builds the programs that bench/compare calls: about 15
-# minutes on two cores, 0.5 GB. Nothing is installed. When it is built already it does
-# nothing; when it was interrupted it goes on. JOBS=n sets how many compilers run at once.
+# unpacks its vendor/llama.cpp, mends one thing for old compilers (gcc_amx.h says what) and
+# builds the programs that bench/compare calls: about 15 minutes on two cores, 0.5 GB.
+# Nothing is installed. When it is built already it does nothing; when it was interrupted it
+# goes on. JOBS=n sets how many compilers run at once.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -17,6 +18,8 @@ sdist_sha256=832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e
 programs="llama-bench llama-server llama-quantize llama-cli llama-mtmd-cli"
 peers=build/peers
 source=$peers/source/llama_cpp_python-$version/vendor/llama.cpp
+amx=$source/ggml/src/ggml-cpu/amx
+mend=bench/peers/gcc_amx.h
 
 say() { echo "llama.cpp: $*"; }
 stop() { say "$*" >&2; exit 1; }
@@ -35,7 +38,7 @@ flags="$flags -DCMAKE_BUILD_TYPE=Release -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF
   -DLLAMA_BUILD_EXAMPLES=OFF"
 
 # What was built and how; a changed flag or version builds again.
-stamp="$version $(echo $flags)"
+stamp="$version $(cksum <$mend) $(echo $flags)"
 if [ "$(cat "$target/done" 2>/dev/null)" = "$stamp" ]; then
   say "$version is there: $target/bin"
   exit 0
@@ -65,6 +68,9 @@ if [ ! -f $source/.complete ]; then
   tar -xzf $peers/download/$sdist -C $peers/source llama_cpp_python-$version/vendor/llama.cpp
   touch $source/.complete
 fi
+# The one change to the source, without which it does not run where it could use AMX.
+cmp -s $mend $amx/gcc_amx.h || cp $mend $amx/gcc_amx.h
+grep -q gcc_amx.h $amx/common.h || echo '#include "gcc_amx.h"' >>$amx/common.h
 
 say "building into $target"
 # shellcheck disable=SC2086 # words are meant
