@@ -14,6 +14,7 @@ import json
 import os
 import pathlib
 import platform
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -152,7 +153,14 @@ def main() -> int:
     return 1 if failed else 0
 
 
+def interrupted(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
+    # Whoever stops this, also in the background, must not leave servers behind.
+    signal.signal(signal.SIGTERM, interrupted)
+    signal.signal(signal.SIGINT, interrupted)
     try:
         sys.exit(main())
     except KeyboardInterrupt:
