@@ -35,8 +35,8 @@ sources := $(filter-out cmd/main.c,$(wildcard $(addsuffix /*.c,$(folders))))
 objects := $(sources:%.c=$(B)/%.o)
 test_sources := tests/run.c tests/support.c $(wildcard tests/unit/*.c)
 test_objects := $(test_sources:%.c=$(B)/%.o)
-bench_sources := $(wildcard bench/*.c)
-bench_objects := $(bench_sources:%.c=$(B)/%.o)
+peak_objects := $(patsubst %.c,$(B)/%.o,$(wildcard bench/peak*.c))
+bench_objects := $(filter-out $(peak_objects),$(patsubst %.c,$(B)/%.o,$(wildcard bench/*.c)))
 own_c := $(wildcard $(addsuffix /*.[ch],$(folders) bench tests tests/unit))
 
 # Numeric folders: the loops are worth more optimisation than the rest.
@@ -78,6 +78,10 @@ $(B)/benchmark: $(bench_objects) $(B)/libtamp.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
+$(B)/peak: $(peak_objects) $(B)/libtamp.a
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
 $(B)/%.o: %.c $(B)/flags
 	$(call say,CC,$<)
 	@mkdir -p $(@D)
@@ -92,7 +96,8 @@ $(B)/flags: FORCE
 .PHONY: FORCE
 FORCE:
 
--include $(objects:.o=.d) $(test_objects:.o=.d) $(bench_objects:.o=.d) $(B)/cmd/main.d
+-include $(objects:.o=.d) $(test_objects:.o=.d) $(bench_objects:.o=.d) $(peak_objects:.o=.d) \
+  $(B)/cmd/main.d
 
 # -- what people call ----------------------------------------------------------------
 
@@ -114,12 +119,12 @@ models: ## bring and check the model files
 .PHONY: test
 test: ## everything; ends with "N passed, N failed"
 	@tools/deps test
-	@$(MAKE) --no-print-directory -j$(jobs) tamp $(B)/unit-tests build/venv-tests/done build/node/done
+	@$(MAKE) --no-print-directory -j$(jobs) tamp $(B)/unit-tests $(B)/benchmark $(B)/peak build/venv-tests/done build/node/done
 	@tools/fetch_models
 	@tests/run_all --build $(B) all
 
 .PHONY: check
-check: $(B)/unit-tests $(B)/tamp ## the part of the tests that takes under two minutes
+check: $(B)/unit-tests $(B)/tamp $(B)/benchmark $(B)/peak ## the part of the tests that takes under two minutes
 	@CC='$(CC)' CPPFLAGS='$(CPPFLAGS)' tests/run_all --build $(B) check
 
 .PHONY: unit
@@ -127,8 +132,9 @@ unit: $(B)/unit-tests ## build and run the unit tests (T=name: only those)
 	$(Q)$(B)/unit-tests $(T)
 
 .PHONY: bench
-bench: $(B)/benchmark ## measure prefill, decode and pictures, as a table
+bench: $(B)/benchmark $(B)/peak $(B)/tamp ## measure prefill, decode, pictures; compare with llama.cpp if it is there
 	@$(B)/benchmark $(ARGS)
+	@bench/compare/run.py --if-present --build $(B) $(or $(COMPARE),--quick)
 
 .PHONY: docs
 docs: $(B)/tamp ## write the generated texts again

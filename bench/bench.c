@@ -1,26 +1,111 @@
 /* How fast this machine is: prefill, decode and pictures, through engine.h as the server
- * does it. Each line is the median of several runs; the first pass was made by
- * engine_open. Prompts differ from run to run, so that no cache can answer.
+ * does it. Without a case it prints two tables, each line the median of several runs; with
+ * one (--prefill, --decode, --picture) a line for each run, with --json for programs. The
+ * first pass was made by engine_open. No run uses a cache.
  *
  *   make bench ARGS='--threads 1 --runs 5 --model FILE --mmproj FILE --image FILE'
- *   make bench ARGS='ops --threads 1' measures attention and elementwise loops alone. */
-#include "base/buf.h"
+ *   build/gcc/benchmark --prefill 512 --runs 5
+ *   build/gcc/benchmark --decode 64 --context 2048
+ *   build/gcc/benchmark --picture --profile balanced
+ *   build/gcc/benchmark ops --threads 1     attention and elementwise loops alone */
+#include "bench/bench_case.h"
+#include "bench/bench_job.h"
 #include "bench/ops_bench.h"
-#include "compress/plan.h"
-#include "engine/engine.h"
 #include "tensor/blas.h"
 #include "vision/image.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define MAX_RUNS 32
+#define MAX_ROWS (1 << 20)
+/* What the chat template adds to the smallest prompt, and a token or two of answer. */
+#define ROWS_BESIDE 64
 
 struct settings {
-    const char *model, *mmproj, *image;
+    const char *model, *mmproj, *image, *profile, *kernel;
     int n_threads, n_runs;
+    int prefill, decode, context;
+    bool picture, json;
 };
+
+/* -- flags ------------------------------------------------------------------------- */
+
+enum flag_type { FLAG_TEXT, FLAG_COUNT, FLAG_SWITCH };
+
+static const struct flag {
+    const char *name;
+    enum flag_type type;
+    int min, max; /* of FLAG_COUNT */
+    size_t offset;
+    const char *help;
+} flags[] = {
+    {"--model", FLAG_TEXT, 0, 0, offsetof(struct settings, model), "FILE"},
+    {"--mmproj", FLAG_TEXT, 0, 0, offsetof(struct settings, mmproj), "FILE"},
+    {"--image", FLAG_TEXT, 0, 0, offsetof(struct settings, image), "FILE"},
+    {"--kernel", FLAG_TEXT, 0, 0, offsetof(struct settings, kernel), "NAME"},
+    {"--profile", FLAG_TEXT, 0, 0, offsetof(struct settings, profile), "NAME (of a case)"},
+    {"--threads", FLAG_COUNT, 0, 256, offsetof(struct settings, n_threads), "N"},
+    {"--runs", FLAG_COUNT, 1, MAX_RUNS, offsetof(struct settings, n_runs), "N"},
+    {"--prefill", FLAG_COUNT, 1, MAX_ROWS, offsetof(struct settings, prefill), "ROWS"},
+    {"--decode", FLAG_COUNT, 1, MAX_ROWS, offsetof(struct settings, decode), "TOKENS"},
+    {"--context", FLAG_COUNT, 1, MAX_ROWS, offsetof(struct settings, context), "ROWS"},
+    {"--picture", FLAG_SWITCH, 0, 0, offsetof(struct settings, picture), ""},
+    {"--json", FLAG_SWITCH, 0, 0, offsetof(struct settings, json), "(of a case)"},
+};
+#define N_FLAGS (sizeof flags / sizeof *flags)
+
+static void usage(const char *program)
+{
+    fprintf(stderr, "usage: %s [flags]\n", program);
+    for (size_t i = 0; i < N_FLAGS; i++) {
+        fprintf(stderr, "  %-10s %s\n", flags[i].name, flags[i].help);
+    }
+    fputs("One of --prefill, --decode and --picture prints a line for each run.\n", stderr);
+}
+
+static bool set_count(const struct flag *o, const char *text, int *out)
+{
+    char *end;
+    long n = strtol(text, &end, 10);
+    if (end == text || *end || n < o->min || n > o->max) {
+        fprintf(stderr, "bench: %s takes a number from %d to %d\n", o->name, o->min, o->max);
+        return false;
+    }
+    *out = (int)n;
+    return true;
+}
+
+static bool parse(int argc, char **argv, struct settings *s)
+{
+    for (int i = 1; i < argc; i++) {
+        const struct flag *o = NULL;
+        for (size_t k = 0; k < N_FLAGS && !o; k++) {
+            o = strcmp(argv[i], flags[k].name) == 0 ? &flags[k] : NULL;
+        }
+        if (!o || (o->type != FLAG_SWITCH && i + 1 == argc)) {
+            usage(argv[0]);
+            return false;
+        }
+        char *field = (char *)s + o->offset;
+        if (o->type == FLAG_SWITCH) {
+            *(bool *)field = true;
+        } else if (o->type == FLAG_TEXT) {
+            *(const char **)field = argv[++i];
+        } else if (!set_count(o, argv[++i], (int *)field)) {
+            return false;
+        }
+    }
+    if ((s->prefill > 0) + (s->decode > 0) + s->picture > 1) {
+        fputs("bench: one case at a time: --prefill, --decode or --picture\n", stderr);
+        return false;
+    }
+    return true;
+}
+
+/* -- tables -------------------------------------------------------------------------- */
 
 struct measured {
     double value[MAX_RUNS];
@@ -43,68 +128,15 @@ static double median(struct measured *m)
     return m->value[m->n / 2];
 }
 
-/* About n rows of text that no other run has. */
-static void make_prompt(struct buf *b, int n, int run)
-{
-    static const char *const words[] = {"red", "shoe", "paper", "tea", "glass", "coat", "lamp"};
-    buf_clear(b);
-    buf_printf(b, "Run %d:", run);
-    for (int i = 0; i < n; i++) {
-        buf_printf(b, " %s", words[(i * 5 + run * 3 + i / 7) % 7]);
-    }
-}
-
-/* One request to its end; false with the reason on stderr. */
-static bool run_job(struct engine *en, const struct plan *plan, const char *prompt,
-                    const struct image_bytes *picture, int n_tokens, struct job_result *result)
-{
-    struct err e = ERR_INIT;
-    const struct chat_part parts[] = {
-        {.type = CHAT_PART_TEXT, .text = prompt, .text_len = strlen(prompt)},
-        {.type = CHAT_PART_IMAGE, .image = 0},
-    };
-    const struct chat_message message = {
-        .role = CHAT_USER, .parts = parts, .n_parts = picture ? 2 : 1};
-    struct engine_request r = {
-        .id = "bench",
-        .chat = {.messages = &message, .n_messages = 1, .n_images = picture ? 1 : 0},
-        .images = picture,
-        .plan = *plan,
-        .gen = generation_params_default,
-        .add_generation_prompt = true,
-    };
-    r.gen.max_tokens = n_tokens;
-    r.gen.temperature = 0;
-    r.gen.ignore_eos = true;
-    struct job *job = job_prepare(en, &r, &e);
-    bool ok = job && !job_submit(job, &e);
-    for (struct job_event event = {0}; ok && event.type != JOB_EVENT_END;) {
-        job_next(job, &event);
-        if (event.type == JOB_EVENT_NONE) {
-            job_wait(job, -1);
-        } else if (event.type == JOB_EVENT_ERROR) {
-            e = *job_error(job);
-            ok = false;
-        }
-    }
-    if (ok) {
-        *result = *job_result(job);
-    } else {
-        fprintf(stderr, "bench: %s\n", e.msg);
-    }
-    job_free(job);
-    return ok;
-}
-
 static void bench_text(struct engine *en, const struct settings *s)
 {
-    static const int sizes[] = {32, 128, 512, 1024};
+    static const int sizes[] = {64, 128, 512, 1024};
     struct buf prompt;
     struct plan off;
     if (plan_from_profile(&off, "off", NULL)) {
         return;
     }
-    buf_init(&prompt, 1 << 16);
+    buf_init(&prompt, 1 << 20);
     printf("\n%-28s %10s %14s %14s\n", "text, no compression", "rows", "prefill rows/s",
            "decode tok/s");
     for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
@@ -112,12 +144,12 @@ static void bench_text(struct engine *en, const struct settings *s)
         struct measured decode = {.n = 0};
         struct job_result r = {0};
         for (int i = 0; i < s->n_runs; i++) {
-            make_prompt(&prompt, sizes[k], i + (int)k * MAX_RUNS);
-            if (!run_job(en, &off, buf_str(&prompt), NULL, 32, &r)) {
+            if (!bench_prompt(en, &off, &prompt, sizes[k], i + (int)k * MAX_RUNS) ||
+                !bench_job(en, &off, buf_str(&prompt), NULL, 33, &r)) {
                 break;
             }
             prefill.value[prefill.n++] = (r.prompt_rows - r.cached_rows) * 1e3 / r.prompt_ms;
-            decode.value[decode.n++] = r.completion_tokens * 1e3 / r.predicted_ms;
+            decode.value[decode.n++] = (r.completion_tokens - 1) * 1e3 / r.predicted_ms;
         }
         printf("%-28s %10d %14.0f %14.1f\n", "", r.prompt_rows, median(&prefill), median(&decode));
     }
@@ -142,7 +174,7 @@ static void bench_pictures(struct engine *en, const struct settings *s,
         }
         for (int i = 0; i < s->n_runs; i++) {
             snprintf(prompt, sizeof prompt, "What is it? %d", i);
-            if (!run_job(en, &plan, prompt, picture, 1, &r)) {
+            if (!bench_job(en, &plan, prompt, picture, 1, &r)) {
                 break;
             }
             decode.value[decode.n++] = r.image_decode_ms;
@@ -154,43 +186,22 @@ static void bench_pictures(struct engine *en, const struct settings *s,
     }
 }
 
-static bool read_picture(const char *path, struct image_bytes *out, struct buf *b)
+static void print_tables(struct engine *en, const struct settings *s)
 {
-    char chunk[65536];
-    size_t got;
-    FILE *f = fopen(path, "rb");
-    if (!f) {
-        fprintf(stderr, "bench: cannot open %s; name a picture with --image\n", path);
-        return false;
+    const struct engine_info *info = engine_info(en);
+    struct buf bytes;
+    struct image_bytes picture;
+    printf("%s; %s kernels, %d threads, OpenBLAS core %s\n", info->model_name, info->kernel,
+           info->n_threads, info->blas_core);
+    bench_text(en, s);
+    buf_init(&bytes, 64 << 20);
+    if (info->mmproj_name && bench_picture(s->image, &picture, &bytes)) {
+        bench_pictures(en, s, &picture);
     }
-    while ((got = fread(chunk, 1, sizeof chunk, f)) > 0) {
-        buf_append(b, chunk, got);
-    }
-    fclose(f);
-    *out = (struct image_bytes){.data = (const uint8_t *)buf_str(b), .n = b->len};
-    return !buf_failed(b);
+    buf_free(&bytes);
 }
 
-static bool parse(int argc, char **argv, struct settings *s)
-{
-    for (int i = 1; i < argc; i += 2) {
-        const char *value = i + 1 < argc ? argv[i + 1] : NULL;
-        if (value && strcmp(argv[i], "--model") == 0) {
-            s->model = value;
-        } else if (value && strcmp(argv[i], "--mmproj") == 0) {
-            s->mmproj = value;
-        } else if (value && strcmp(argv[i], "--image") == 0) {
-            s->image = value;
-        } else if (value && strcmp(argv[i], "--threads") == 0) {
-            s->n_threads = (int)strtol(value, NULL, 10);
-        } else if (value && strcmp(argv[i], "--runs") == 0) {
-            s->n_runs = (int)strtol(value, NULL, 10);
-        } else {
-            return false;
-        }
-    }
-    return s->n_runs >= 1 && s->n_runs <= MAX_RUNS && s->n_threads >= 0;
-}
+/* -- the program --------------------------------------------------------------------- */
 
 int main(int argc, char **argv)
 {
@@ -202,37 +213,46 @@ int main(int argc, char **argv)
     struct settings s = {.model = "models/SmolLM2-135M-Instruct.Q4_1.gguf",
                          .mmproj = "models/mmproj-dinov2-s14-smollm2.gguf",
                          .image = "docs/images/tshirt.jpg",
-                         .n_runs = 3};
+                         .profile = "off",
+                         .n_runs = 3,
+                         .context = 64};
     struct err e = ERR_INIT;
     if (!parse(argc, argv, &s)) {
-        fprintf(stderr,
-                "usage: %s [--model FILE] [--mmproj FILE] [--image FILE] [--threads N] "
-                "[--runs 1..%d]\n",
-                argv[0], MAX_RUNS);
         return 2;
     }
-    const struct engine_params p = {.model_path = s.model,
-                                    .mmproj_path = s.mmproj,
-                                    .n_threads = s.n_threads,
-                                    .n_parallel = 1,
-                                    .max_images = 1};
+    struct bench_case c = {.prefill = s.prefill,
+                           .decode = s.decode,
+                           .context = s.context,
+                           .image = s.picture ? s.image : NULL,
+                           .profile = s.profile,
+                           .json = s.json};
+    if (plan_from_profile(&c.plan, s.profile, &e)) {
+        fprintf(stderr, "bench: %s\n", e.msg);
+        return 2;
+    }
+    bool one_case = s.prefill > 0 || s.decode > 0 || s.picture;
+    const struct engine_params p = {
+        .model_path = s.model,
+        /* A case of text alone does without the tower. */
+        .mmproj_path = one_case && !s.picture ? NULL : s.mmproj,
+        .kernel = s.kernel,
+        .ctx_size = one_case && !s.picture ? s.prefill + s.decode + s.context + ROWS_BESIDE : 0,
+        .n_threads = s.n_threads,
+        .n_parallel = 1,
+        .max_images = 1,
+    };
     struct engine *en = engine_open(&p, &e);
     if (!en) {
         fprintf(stderr, "bench: %s\n", e.msg);
         return 1;
     }
-    const struct engine_info *info = engine_info(en);
-    printf("%s; %s kernels, %d threads, OpenBLAS core %s\n", info->model_name, info->kernel,
-           info->n_threads, info->blas_core);
-    bench_text(en, &s);
-    struct buf bytes;
-    struct image_bytes picture;
-    buf_init(&bytes, 64 << 20);
-    if (info->mmproj_name && read_picture(s.image, &picture, &bytes)) {
-        bench_pictures(en, &s, &picture);
+    bool ok = true;
+    if (one_case) {
+        ok = bench_case_run(en, &c, s.n_runs);
+    } else {
+        print_tables(en, &s);
     }
-    buf_free(&bytes);
     engine_close(en);
     image_worker_stop();
-    return 0;
+    return ok ? 0 : 1;
 }

@@ -1,0 +1,114 @@
+#include "bench/bench_job.h"
+
+#include <stdio.h>
+#include <string.h>
+
+void bench_words(struct buf *out, int n, int run)
+{
+    static const char *const words[] = {"red", "shoe", "paper", "tea", "glass", "coat", "lamp"};
+    buf_clear(out);
+    buf_printf(out, "Run %d:", run);
+    for (int i = 0; i < n; i++) {
+        buf_printf(out, " %s", words[(i * 5 + run * 3 + i / 7) % 7]);
+    }
+}
+
+/* Ready to submit; NULL with the reason on stderr. */
+static struct job *prepare(struct engine *en, const struct plan *plan, const char *prompt,
+                           const struct image_bytes *picture, int n_tokens)
+{
+    struct err e = ERR_INIT;
+    const struct chat_part parts[] = {
+        {.type = CHAT_PART_TEXT, .text = prompt, .text_len = strlen(prompt)},
+        {.type = CHAT_PART_IMAGE, .image = 0},
+    };
+    const struct chat_message message = {
+        .role = CHAT_USER, .parts = parts, .n_parts = picture ? 2 : 1};
+    struct engine_request r = {
+        .id = "bench",
+        .chat = {.messages = &message, .n_messages = 1, .n_images = picture ? 1 : 0},
+        .images = picture,
+        .plan = *plan,
+        .gen = generation_params_default,
+        .add_generation_prompt = true,
+    };
+    r.gen.max_tokens = n_tokens;
+    r.gen.temperature = 0;
+    r.gen.ignore_eos = true;
+    struct job *job = job_prepare(en, &r, &e);
+    if (!job) {
+        fprintf(stderr, "bench: %s\n", e.msg);
+    }
+    return job;
+}
+
+bool bench_job(struct engine *en, const struct plan *plan, const char *prompt,
+               const struct image_bytes *picture, int n_tokens, struct job_result *result)
+{
+    struct err e = ERR_INIT;
+    struct job *job = prepare(en, plan, prompt, picture, n_tokens);
+    if (!job) {
+        return false;
+    }
+    bool ok = !job_submit(job, &e);
+    for (struct job_event event = {0}; ok && event.type != JOB_EVENT_END;) {
+        job_next(job, &event);
+        if (event.type == JOB_EVENT_NONE) {
+            job_wait(job, -1);
+        } else if (event.type == JOB_EVENT_ERROR) {
+            e = *job_error(job);
+            ok = false;
+        }
+    }
+    if (ok) {
+        *result = *job_result(job);
+    } else {
+        fprintf(stderr, "bench: %s\n", e.msg);
+    }
+    job_free(job);
+    return ok;
+}
+
+bool bench_prompt(struct engine *en, const struct plan *plan, struct buf *out, int n, int run)
+{
+    /* Few enough to fit beside the template; the second try is exact when a word is a
+     * token, the third only confirms it. */
+    int words = n / 2;
+    for (int attempt = 0; attempt < 3; attempt++) {
+        int text = 0;
+        int image = 0;
+        bench_words(out, words, run);
+        struct job *job = prepare(en, plan, buf_str(out), NULL, 1);
+        if (!job) {
+            return false;
+        }
+        int rows = job_prompt_rows(job, &text, &image);
+        job_free(job);
+        if (rows == n) {
+            return true;
+        }
+        words += n - rows;
+        if (words < 0) {
+            fprintf(stderr, "bench: a prompt takes at least %d rows\n", n - words);
+            return false;
+        }
+    }
+    return !buf_failed(out);
+}
+
+bool bench_picture(const char *path, struct image_bytes *out, struct buf *b)
+{
+    char chunk[65536];
+    size_t got;
+    FILE *f = fopen(path, "rb");
+    if (!f) {
+        fprintf(stderr, "bench: cannot open %s; name a picture with --image\n", path);
+        return false;
+    }
+    while ((got = fread(chunk, 1, sizeof chunk, f)) > 0) {
+        buf_append(b, chunk, got);
+    }
+    fclose(f);
+    *out = (struct image_bytes){.data = (const uint8_t *)buf_str(b), .n = b->len};
+    return !buf_failed(b);
+}
