@@ -268,7 +268,7 @@ static void attend_keys(const struct schedule *s, const struct unit *u, struct a
     size_t at =
         kv_head_offset(kv, &kv_shape, u->job->layer, u->head_kv) + (size_t)first * (size_t)dim;
     int rows = u->n_queries * u->n_heads;
-    bool blas = rows >= BLAS_ROWS;
+    bool blas = rows >= BLAS_ROWS && u->job->n > ATTENTION_EXACT_QUERIES;
     (blas ? score_with_blas : score_with_kernels)(s, rows, kv->k + at, n, t);
     for (int r = 0; r < rows; r++) {
         int query = r / u->n_heads;

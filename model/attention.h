@@ -16,6 +16,10 @@
 
 #include <stdbool.h>
 
+/* With up to so many queries in a job, a query's result has the same bits as alone: drafted
+ * tokens that are checked together rely on it. With more, inside BLAS, it may differ. */
+#define ATTENTION_EXACT_QUERIES 8
+
 struct attention_shape {
     int n_head, n_head_kv, head_dim;
     float scale;   /* of q k^T */

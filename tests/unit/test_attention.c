@@ -176,6 +176,45 @@ TEST(attention_plain, "tiles, groups of heads, windows, masses and caps equal pl
     }
 }
 
+/* Each query of s alone, into want. */
+static void one_by_one(struct setup *s)
+{
+    size_t width = (size_t)s->shape.n_head * (size_t)s->shape.head_dim;
+    for (int i = 0; i < s->n_queries; i++) {
+        struct setup one = *s;
+        one.n_queries = 1;
+        one.n_keys = s->n_keys - (s->n_queries - 1 - i);
+        one.q += (size_t)i * width;
+        one.out = s->want + (size_t)i * width;
+        one.position += i;
+        run(&one, 1);
+    }
+}
+
+TEST(attention_few_exact,
+     "up to ATTENTION_EXACT_QUERIES at once, each query has its bits from alone")
+{
+    static const int heads[][3] = {{9, 3, 64}, {14, 2, 64}, {32, 4, 128}, {40, 1, 16}, {4, 4, 24}};
+    struct rng r;
+    rng_init(&r, test_seed());
+    for (size_t i = 0; i < sizeof heads / sizeof heads[0]; i++) {
+        for (int n = 2; n <= ATTENTION_EXACT_QUERIES; n++) {
+            struct setup s = {.shape = {heads[i][0], heads[i][1], heads[i][2], 0.5f, n & 1 ? 0 : 3},
+                              .n_queries = n,
+                              .n_keys = 125 + (int)rng_below(&r, 300),
+                              .window = n % 3 == 0 ? 40 : 0,
+                              .use_log_mass = n & 2};
+            setup_init(&s, &r);
+            size_t bytes =
+                (size_t)n * (size_t)s.shape.n_head * (size_t)s.shape.head_dim * sizeof *s.out;
+            one_by_one(&s);
+            run(&s, 2);
+            CHECK(memcmp(s.out, s.want, bytes) == 0);
+            setup_clear(&s);
+        }
+    }
+}
+
 TEST(attention_nan, "a key that is not finite shows in the result instead of being masked away")
 {
     static const int n_queries[] = {1, 40};
