@@ -117,6 +117,16 @@ static const struct schema_option options[] = {
      .offset = AT(precision),
      .commands = BOTH},
 
+    {.name = "speculation",
+     .group = "Computing",
+     .type = SCHEMA_BOOL,
+     .def = "true",
+     .metavar = "",
+     .unit = "",
+     .help = "draft the next tokens from what the prompt and the answer say already and check "
+             "several in one pass: the same answers, sooner where they quote",
+     .offset = AT(speculation),
+     .commands = BOTH},
     {.name = "image-cache-mb",
      .group = "Computing",
      .type = SCHEMA_INT,

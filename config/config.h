@@ -28,6 +28,7 @@ struct config {
     int64_t port, max_queue, drain_timeout_s;
     char *api_key, *api_key_file;
     bool insecure;
+    bool speculation;
     char *model, *mmproj, *chat_template;
     int64_t ctx_size, max_images, image_cache_mb;
     int64_t threads, parallel;

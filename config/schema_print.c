@@ -37,6 +37,9 @@ static void print_range(const struct schema_option *o, struct buf *out)
 static void describe(const struct schema_option *o, struct buf *out)
 {
     buf_puts(out, o->help);
+    if (o->type == SCHEMA_BOOL && strcmp(o->def, "true") == 0) {
+        buf_printf(out, " (on; --no-%s switches it off)", o->name);
+    }
     bool shown_default = o->type != SCHEMA_BOOL && *o->def;
     bool range = o->type == SCHEMA_INT || o->type == SCHEMA_FLOAT || o->type == SCHEMA_ENUM;
     if (!range && !shown_default) {

@@ -1,12 +1,14 @@
 /* Who runs in the next pass. A step is one picture through the tower, and one pass of
- * the decoder over the next rows of all running answers and one chunk of one prompt. Cancellation
- * is looked at before every step, so a client that leaves frees its slot within one. Engine thread
- * only. */
+ * the decoder over the next rows of all running answers and one chunk of one prompt. An
+ * answer's next rows are its last token and what speculation drafted behind it: the
+ * sampler runs on the logits of each row in turn, and the first token that differs from
+ * the draft ends it, so that an answer has the same tokens with drafts and without.
+ * Cancellation is looked at before every step, so a client that leaves frees its slot
+ * within one. Engine thread only. */
 #include "engine/engine_impl.h"
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "tensor/weight.h"
 
 #include <string.h>
 
@@ -77,10 +79,14 @@ static int begin_prefill(struct engine *en, struct job *j, struct err *e)
     int cutoffs[KV_MAX_GROUPS];
     int n_cutoffs = pipeline_cutoffs(en, j, cutoffs);
     struct kv_shape shape = decoder_kv_shape(en->decoder);
-    if (kv_init(&j->kv, &shape, cutoffs, n_cutoffs, j->sequence.n + max_new_tokens(en, j), e)) {
+    j->max_new = max_new_tokens(en, j);
+    if (kv_init(&j->kv, &shape, cutoffs, n_cutoffs, j->sequence.n + j->max_new, e)) {
         return -1;
     }
     j->has_kv = true;
+    if (draft_begin(en, j, e)) {
+        return -1;
+    }
     size_t n_vocab = (size_t)en->info.n_vocab;
     j->logits = arena_alloc(&j->arena, n_vocab, sizeof *j->logits);
     j->first_logits =
@@ -170,16 +176,17 @@ static void fill_token_info(const struct job *j, const float *logits, int n_voca
     }
 }
 
-/* Rows of the prompt alone stay: the next choice starts from there. */
-static void rewind_to_prompt(struct job *j)
+/* Rows of the prompt and of the first n tokens of the answer stay. */
+static void keep_rows(struct job *j, int n)
 {
     for (int g = 0; g < j->kv.n_groups; g++) {
-        j->kv.group[g].n = j->prompt_group_rows[g];
+        j->kv.group[g].n = j->prompt_group_rows[g] + n;
     }
-    j->kv.n_positions = j->sequence.n_source;
+    j->kv.n_positions = j->sequence.n_source + n;
 }
 
-static int take_token(struct engine *en, struct job *j, const float *logits, struct err *e);
+static int take_token(struct engine *en, struct job *j, const float *logits, bool *goes_on,
+                      struct err *e);
 
 static int next_choice(struct engine *en, struct job *j, enum job_finish finish, struct err *e)
 {
@@ -193,11 +200,13 @@ static int next_choice(struct engine *en, struct job *j, enum job_finish finish,
     answer_free(&j->answer);
     answer_init(&j->answer, j->gen.stop, j->gen.n_stop);
     j->n_generated = 0;
-    rewind_to_prompt(j);
+    keep_rows(j, 0);
+    lookup_rewind(&j->lookup, j->n_lookup_prompt);
     if (new_sampler(en, j, e)) {
         return -1;
     }
-    return take_token(en, j, j->first_logits, e);
+    bool goes_on;
+    return take_token(en, j, j->first_logits, &goes_on, e);
 }
 
 /* Send what the answer released. A token's logprob is sent even when its text is held. */
@@ -212,11 +221,15 @@ static int send_text(struct job *j, const struct token_info *info, struct err *e
                : 0;
 }
 
-/* Choose a token from the logits; the answer goes on with it or ends. */
-static int take_token(struct engine *en, struct job *j, const float *logits, struct err *e)
+/* Choose a token from the logits. *goes_on: the answer goes on with it. Otherwise the next
+ * choice has begun, or the job has ended and may be gone. */
+static int take_token(struct engine *en, struct job *j, const float *logits, bool *goes_on,
+                      struct err *e)
 {
+    *goes_on = false;
     token_id id = sampler_sample(j->sampler, logits);
     sampler_accept(j->sampler, id);
+    lookup_add(&j->lookup, id);
     j->n_generated++;
     j->result.completion_tokens++;
     if (tokenizer_is_eog(en->tokenizer, id) && !j->gen.ignore_eos) {
@@ -242,7 +255,7 @@ static int take_token(struct engine *en, struct job *j, const float *logits, str
     if (stopped) {
         return next_choice(en, j, JOB_FINISH_STOP, e);
     }
-    if (j->n_generated >= max_new_tokens(en, j)) {
+    if (j->n_generated >= j->max_new) {
         if (answer_end(&j->answer) || send_text(j, NULL, e)) {
             return err_no_memory(e, j->answer.held.len);
         }
@@ -250,6 +263,7 @@ static int take_token(struct engine *en, struct job *j, const float *logits, str
     }
     j->next_token = id;
     j->state = JOB_DECODE;
+    *goes_on = true;
     return 0;
 }
 
@@ -261,19 +275,33 @@ struct pass {
     struct stage_hook hooks[ENGINE_MAX_PARALLEL];
     struct job *jobs[ENGINE_MAX_PARALLEL];
     struct report reports[ENGINE_MAX_PARALLEL]; /* as before the pass */
+    struct draft drafts[ENGINE_MAX_PARALLEL];
     int n;
     int prefill_rows; /* rows of the one prompt chunk, the last slice; 0 = none */
 };
 
-static int add_decode(struct engine *en, struct pass *p, struct job *j, struct err *e)
+static int add_decode(struct engine *en, struct pass *p, struct job *j, const struct draft *draft,
+                      struct err *e)
 {
     struct rows *r = &p->rows[p->n];
-    if (rows_init(r, &en->scratch, 1, en->info.n_embd, ROW_TEXT, (float)j->kv.n_positions, e)) {
+    int n = 1 + draft->n;
+    float *logits = j->logits;
+    if (rows_init(r, &en->scratch, n, en->info.n_embd, ROW_TEXT, (float)j->kv.n_positions, e)) {
         return -1;
     }
+    if (n > 1) {
+        size_t row_bytes = (size_t)en->info.n_vocab * sizeof *logits;
+        logits = arena_alloc(&en->scratch, (size_t)n, row_bytes);
+        if (!logits) {
+            return err_no_memory(e, (size_t)n * row_bytes);
+        }
+    }
     decoder_embed(en->decoder, &j->next_token, 1, r->x, &en->compute);
-    p->slices[p->n] = (struct decoder_slice){.kv = &j->kv, .rows = r, .logits = j->logits};
+    decoder_embed(en->decoder, draft->ids, draft->n, r->x + en->info.n_embd, &en->compute);
+    p->slices[p->n] =
+        (struct decoder_slice){.kv = &j->kv, .rows = r, .logits = logits, .all_logits = true};
     p->reports[p->n] = j->result.report;
+    p->drafts[p->n] = *draft;
     p->jobs[p->n++] = j;
     return 0;
 }
@@ -314,7 +342,33 @@ static int after_prefill(struct engine *en, struct job *j, int n_rows, double ms
     if (j->first_logits != j->logits) {
         memcpy(j->first_logits, j->logits, (size_t)en->info.n_vocab * sizeof *j->logits);
     }
-    return take_token(en, j, j->logits, e);
+    bool goes_on;
+    return take_token(en, j, j->logits, &goes_on, e);
+}
+
+/* The tokens that follow from the rows of an answer, until one is not what was drafted:
+ * whatever was computed behind it belongs to another text. */
+static int after_decode(struct engine *en, struct job *j, const struct draft *draft,
+                        const float *logits, struct err *e)
+{
+    j->result.draft_tokens += draft->n;
+    for (int row = 0;; row++, logits += en->info.n_vocab) {
+        bool goes_on;
+        keep_rows(j, j->n_generated);
+        if (take_token(en, j, logits, &goes_on, e)) {
+            return -1;
+        }
+        if (!goes_on) {
+            return 0;
+        }
+        if (row == draft->n || j->next_token != draft->ids[row]) {
+            if (draft->n > 0) {
+                lookup_result(&j->lookup, draft->n, row);
+            }
+            return 0;
+        }
+        j->result.draft_tokens_accepted++;
+    }
 }
 
 static int after_pass(struct engine *en, const struct pass *p, int i, double ms, struct err *e)
@@ -323,14 +377,14 @@ static int after_pass(struct engine *en, const struct pass *p, int i, double ms,
     if (j->state == JOB_PREFILL) {
         return after_prefill(en, j, p->prefill_rows, ms, e);
     }
-    j->kv.n_positions++;
-    return take_token(en, j, j->logits, e);
+    return after_decode(en, j, &p->drafts[i], p->slices[i].logits, e);
 }
 
 static void run_part(struct engine *en, struct pass *p, int first, int n);
 
 /* A pass failed (no memory, a row that is not a number): only the request that caused it
- * may suffer, so each gets a pass of its own. The kv caches are as before the failure. */
+ * may suffer, so each gets a pass of its own, without drafts, for those belong to no
+ * answer yet. The kv caches are as before the failure. */
 static void run_each_alone(struct engine *en, const struct pass *failed, int first, int n)
 {
     for (int i = first; i < first + n; i++) {
@@ -338,8 +392,9 @@ static void run_each_alone(struct engine *en, const struct pass *failed, int fir
         struct job *j = failed->jobs[i];
         struct err e = ERR_INIT;
         j->result.report = failed->reports[i];
-        int rc =
-            j->state == JOB_DECODE ? add_decode(en, &one, j, &e) : add_prefill(en, &one, j, &e);
+        const struct draft none = {.n = 0};
+        int rc = j->state == JOB_DECODE ? add_decode(en, &one, j, &none, &e)
+                                        : add_prefill(en, &one, j, &e);
         if (rc) {
             batch_finish(en, j, &e);
         } else {
@@ -353,7 +408,7 @@ static void run_part(struct engine *en, struct pass *p, int first, int n)
     double begin = clock_ms();
     struct err e = ERR_INIT;
     if (decoder_run(en->decoder, p->slices + first, n, &en->compute, &en->scratch, &e)) {
-        if (n > 1) {
+        if (n > 1 || p->drafts[first].n > 0) {
             run_each_alone(en, p, first, n);
         } else {
             batch_finish(en, p->jobs[first], &e);
@@ -369,15 +424,22 @@ static void run_part(struct engine *en, struct pass *p, int first, int n)
     }
 }
 
-/* Answers go through the decoder a few at a time and the prompt chunk by itself: so many
- * rows keep their bits whoever is beside them, and the same request gives the same tokens
- * alone and in any batch. The chunk is the last slice. */
+/* Answers go through the decoder as many at a time as keep their bits whoever is beside them
+ * (all of them with packed weights), and the prompt chunk by itself: and the same request gives the
+ * same tokens alone and in any batch. The chunk is the last slice. */
 static void run_pass(struct engine *en, struct pass *p)
 {
     int n_decode = p->prefill_rows > 0 ? p->n - 1 : p->n;
-    for (int first = 0; first < n_decode; first += WEIGHT_EXACT_ROWS) {
-        int left = n_decode - first;
-        run_part(en, p, first, left < WEIGHT_EXACT_ROWS ? left : WEIGHT_EXACT_ROWS);
+    int most_rows = decoder_exact_rows(en->decoder);
+    for (int first = 0, n; first < n_decode; first += n) {
+        int rows = p->rows[first].n;
+        for (n = 1; first + n < n_decode; n++) {
+            rows += p->rows[first + n].n;
+            if (rows > most_rows) {
+                break;
+            }
+        }
+        run_part(en, p, first, n);
     }
     if (p->prefill_rows > 0) {
         run_part(en, p, p->n - 1, 1);
@@ -421,6 +483,26 @@ static int advance_encoding(struct engine *en, struct job *j, struct err *e)
     return j->n_images_done == j->prompt.n_images ? begin_prefill(en, j, e) : 0;
 }
 
+/* The next rows of all running answers. */
+static void add_answers(struct engine *en, struct pass *p)
+{
+    struct job *jobs[ENGINE_MAX_PARALLEL];
+    struct draft drafts[ENGINE_MAX_PARALLEL];
+    int n = 0;
+    for (int i = en->n_running - 1; i >= 0; i--) {
+        if (en->running[i]->state == JOB_DECODE) {
+            jobs[n++] = en->running[i];
+        }
+    }
+    draft_plan(en, jobs, n, drafts);
+    for (int i = 0; i < n; i++) {
+        struct err e = ERR_INIT;
+        if (add_decode(en, p, jobs[i], &drafts[i], &e)) {
+            batch_finish(en, jobs[i], &e);
+        }
+    }
+}
+
 void batch_step(struct engine *en)
 {
     for (int i = en->n_running - 1; i >= 0; i--) {
@@ -435,13 +517,7 @@ void batch_step(struct engine *en)
         batch_finish(en, prompt, &e);
         prompt = NULL;
     }
-    for (int i = en->n_running - 1; i >= 0; i--) {
-        struct job *j = en->running[i];
-        struct err own = ERR_INIT;
-        if (j->state == JOB_DECODE && add_decode(en, &pass, j, &own)) {
-            batch_finish(en, j, &own);
-        }
-    }
+    add_answers(en, &pass);
     struct err own = ERR_INIT;
     if (prompt && prompt->state == JOB_PREFILL && add_prefill(en, &pass, prompt, &own)) {
         batch_finish(en, prompt, &own);

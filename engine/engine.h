@@ -36,6 +36,7 @@ struct engine_params {
     int max_queue;             /* jobs waiting beyond those; more is ERR_BUSY */
     int max_images;            /* in one request */
     size_t image_cache_bytes;  /* rows of pictures kept for the next request; 0 = none */
+    bool speculation;          /* draft tokens by prompt look-up; same answers, sooner */
 };
 
 struct engine_info {
@@ -80,6 +81,7 @@ struct generation_params {
     int top_k, penalty_last_n;
     uint64_t seed; /* drawn by the caller when the client gave none */
     bool ignore_eos;
+    int max_draft;      /* tokens that speculation may try at once, >= 0; 0 = none */
     int n_choices;      /* `n`: answers to one prompt, 1..128 */
     int n_top_logprobs; /* -1 = no logprobs, 0..20 */
     const struct logit_bias_entry *logit_bias;
@@ -167,8 +169,9 @@ struct job_result {
     int prompt_rows; /* rows really run: usage.prompt_tokens */
     int text_rows, image_rows;
     int cached_rows;
-    int images_queried, images_cached; /* looked up in the image cache, and found */
-    int completion_tokens;             /* all choices */
+    int images_queried, images_cached;       /* looked up in the image cache, and found */
+    int completion_tokens;                   /* all choices */
+    int draft_tokens, draft_tokens_accepted; /* tried by speculation, and found right */
     double queue_ms, image_decode_ms, vision_ms, compress_ms, prompt_ms, predicted_ms;
     double first_token_ms; /* from submit to the first token */
     double total_ms;

@@ -10,6 +10,7 @@
 #include "engine/answer.h"
 #include "engine/engine.h"
 #include "engine/image_cache.h"
+#include "engine/lookup.h"
 #include "model/chat_template.h"
 #include "model/decoder.h"
 #include "model/sampler.h"
@@ -82,6 +83,7 @@ struct job {
     int n_images_done;
     int n_rows_done; /* rows of `sequence` that went through the decoder */
     int prompt_group_rows[KV_MAX_GROUPS];
+    int max_new; /* tokens that each choice may have */
     struct sampler *sampler;
     float *logits;       /* [n_vocab] of the last row */
     float *first_logits; /* [n_vocab] after the prompt; kept when n_choices > 1 */
@@ -89,6 +91,8 @@ struct job {
     int choice;
     int n_generated; /* of this choice */
     struct answer answer;
+    struct lookup lookup; /* capacity 0: this job does not speculate */
+    int n_lookup_prompt;  /* its length after the prompt */
     double submitted_ms, admitted_ms, first_token_at_ms;
 
     /* under job.lock */
@@ -166,6 +170,19 @@ int pipeline_lm_hook(struct engine *en, struct job *j, struct arena *a, struct s
                      struct err *e);
 /* Cutoff layers of the plan: 0 or 1 of them. */
 int pipeline_cutoffs(const struct engine *en, const struct job *j, int *cutoffs);
+
+/* Tokens to try after a running answer's last one. */
+struct draft {
+    token_id ids[LOOKUP_MAX_DRAFT];
+    int n;
+};
+
+/* draft.c, engine thread */
+/* Look-up over the prompt, where speculation is wanted; max_new is set. */
+int draft_begin(struct engine *en, struct job *j, struct err *e);
+/* drafts [n] for jobs that decode, so that in this order so many rows fill the passes that
+ * the jobs need anyway. */
+void draft_plan(const struct engine *en, struct job *const *jobs, int n, struct draft *drafts);
 
 /* batch.c, engine thread: one step for everything that runs. */
 void batch_step(struct engine *en);

@@ -15,6 +15,7 @@ const struct generation_params generation_params_default = {
     .top_p = 1.0f,
     .repeat_penalty = 1.0f,
     .penalty_last_n = 64,
+    .max_draft = LOOKUP_MAX_DRAFT,
     .n_choices = 1,
     .n_top_logprobs = -1,
 };

@@ -28,6 +28,8 @@ void decoder_close(struct decoder *d);
  * rounded to 8 bits. Before the first pass, by one thread. */
 int decoder_pack(struct decoder *d, const struct compute *c, struct err *e);
 const struct decoder_info *decoder_info(const struct decoder *d);
+/* Up to so many rows of one pass that is no prompt have the bits that each has alone. */
+int decoder_exact_rows(const struct decoder *d);
 struct kv_shape decoder_kv_shape(const struct decoder *d);
 
 /* Token ids -> x [n, n_embd], embedding scale of the family applied. Pictures' rows are

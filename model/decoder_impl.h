@@ -35,6 +35,7 @@ struct decoder {
     struct rope rope_global;
     struct rope rope_local; /* layers with a window */
     struct decoder_layer *layers;
+    bool all_packed; /* a row never depends on the others */
 };
 
 #endif

@@ -2,6 +2,7 @@
 #include "base/alloc.h"
 #include "model/decoder_impl.h"
 
+#include <limits.h>
 #include <math.h>
 #include <string.h>
 
@@ -172,17 +173,29 @@ struct decoder *decoder_open(const struct gguf *g, struct err *e)
     return d;
 }
 
+int decoder_exact_rows(const struct decoder *d)
+{
+    return d->all_packed ? INT_MAX : WEIGHT_EXACT_ROWS;
+}
+
 int decoder_pack(struct decoder *d, const struct compute *c, struct err *e)
 {
+    bool all = true;
     for (int i = 0; i < d->hp.n_layer; i++) {
         struct decoder_layer *l = &d->layers[i];
-        if (weight_pack(&l->q, c, e) || weight_pack(&l->k, c, e) || weight_pack(&l->v, c, e) ||
-            weight_pack(&l->attn_out, c, e) || weight_pack(&l->gate, c, e) ||
-            weight_pack(&l->up, c, e) || weight_pack(&l->down, c, e)) {
-            return -1;
+        struct weight *matrices[] = {&l->q, &l->k, &l->v, &l->attn_out, &l->gate, &l->up, &l->down};
+        for (size_t m = 0; m < sizeof matrices / sizeof matrices[0]; m++) {
+            if (weight_pack(matrices[m], c, e)) {
+                return -1;
+            }
+            all &= matrices[m]->packed.data != NULL;
         }
     }
-    return weight_pack(&d->output, c, e);
+    if (weight_pack(&d->output, c, e)) {
+        return -1;
+    }
+    d->all_packed = all && d->output.packed.data;
+    return 0;
 }
 
 static void clear_layer(struct decoder_layer *l)

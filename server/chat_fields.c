@@ -16,7 +16,7 @@ struct fields {
     float temperature, top_p, min_p, repeat_penalty, frequency_penalty, presence_penalty;
     int top_k, repeat_last_n;
     int64_t seed;
-    int n, top_logprobs;
+    int n, top_logprobs, max_draft;
     bool stream, logprobs, ignore_eos, return_progress, cache_prompt, timings_per_token;
 };
 
@@ -46,6 +46,7 @@ static const struct json_field table[] = {
     FIELD(return_progress, BOOL, 0, 0),
     FIELD(cache_prompt, BOOL, 0, 0),
     FIELD(timings_per_token, BOOL, 0, 0),
+    {"speculative.n_max", JSON_FIELD_INT, 0, INT32_MAX, offsetof(struct fields, max_draft)},
 };
 
 static void load_defaults(struct fields *f, const struct generation_params *g)
@@ -64,6 +65,7 @@ static void load_defaults(struct fields *f, const struct generation_params *g)
         .seed = -1,
         .n = 1,
         .top_logprobs = -1,
+        .max_draft = g->max_draft,
         .cache_prompt = true,
     };
 }
@@ -85,6 +87,7 @@ static int store(struct chat_request *r, const struct fields *f, struct err *e)
     g->top_k = f->top_k;
     g->penalty_last_n = f->repeat_last_n;
     g->ignore_eos = f->ignore_eos;
+    g->max_draft = f->max_draft;
     g->n_choices = f->n;
     g->n_top_logprobs = !f->logprobs ? -1 : f->top_logprobs < 0 ? 0 : f->top_logprobs;
     r->seed_given = f->seed != -1;

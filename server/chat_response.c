@@ -166,6 +166,10 @@ void render_timings(struct json_writer *w, const struct job_result *r)
     member_int(w, "cache_n", r->cached_rows);
     render_rate(w, "prompt", r->prompt_rows - r->cached_rows, r->prompt_ms);
     render_rate(w, "predicted", r->completion_tokens, r->predicted_ms);
+    if (r->draft_tokens > 0) { /* as llama-server: only where something was drafted */
+        member_int(w, "draft_n", r->draft_tokens);
+        member_int(w, "draft_n_accepted", r->draft_tokens_accepted);
+    }
     member_number(w, "queue_ms", r->queue_ms, 3);
     member_number(w, "image_decode_ms", r->image_decode_ms, 3);
     member_number(w, "vision_ms", r->vision_ms, 3);

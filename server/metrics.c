@@ -51,6 +51,10 @@ static const struct metric_info table[METRIC_COUNT] = {
                                      "Prompt rows taken from the prefix cache."},
     [METRIC_GENERATION_TOKENS] = {"tamp_generation_tokens_total", COUNTER, false, NULL,
                                   "Tokens generated."},
+    [METRIC_DRAFT_TOKENS] = {"tamp_spec_decode_num_draft_tokens_total", COUNTER, false, NULL,
+                             "Tokens that speculation drafted and a pass checked."},
+    [METRIC_DRAFT_TOKENS_ACCEPTED] = {"tamp_spec_decode_num_accepted_tokens_total", COUNTER, false,
+                                      NULL, "Drafted tokens that were right."},
     [METRIC_TIME_TO_FIRST_TOKEN] = {"tamp_time_to_first_token_seconds", HISTOGRAM, false, seconds,
                                     "From submission to the first token."},
     [METRIC_INTER_TOKEN_LATENCY] = {"tamp_inter_token_latency_seconds", HISTOGRAM, false, seconds,
@@ -243,6 +247,8 @@ void metrics_add_result(struct metrics *m, const struct job_result *r)
     metrics_add(m, METRIC_PREFIX_CACHE_QUERIES, "", r->prompt_rows);
     metrics_add(m, METRIC_PREFIX_CACHE_HITS, "", r->cached_rows);
     metrics_add(m, METRIC_GENERATION_TOKENS, "", r->completion_tokens);
+    metrics_add(m, METRIC_DRAFT_TOKENS, "", r->draft_tokens);
+    metrics_add(m, METRIC_DRAFT_TOKENS_ACCEPTED, "", r->draft_tokens_accepted);
     metrics_observe(m, METRIC_TIME_TO_FIRST_TOKEN, "", r->first_token_ms * 1e-3);
     metrics_observe(m, METRIC_E2E_LATENCY, "", r->total_ms * 1e-3);
     metrics_observe(m, METRIC_QUEUE_TIME, "", r->queue_ms * 1e-3);

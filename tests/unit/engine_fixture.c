@@ -22,7 +22,8 @@ struct engine *open_tiny_engine(int n_parallel, int max_queue, int n_threads)
                               .chat_template = "chatml",
                               .n_parallel = n_parallel,
                               .max_queue = max_queue,
-                              .n_threads = n_threads};
+                              .n_threads = n_threads,
+                              .speculation = true};
     return open_engine(&p);
 }
 

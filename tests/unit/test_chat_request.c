@@ -282,6 +282,7 @@ TEST(chat_request_all_fields, "every field arrives where the engine looks for it
              "\"stream\":true,\"stream_options\":{\"include_usage\":true},\"top_k\":40,"
              "\"min_p\":0.05,\"repeat_penalty\":1.1,\"repeat_last_n\":-1,\"ignore_eos\":true,"
              "\"return_progress\":true,\"cache_prompt\":true,\"timings_per_token\":true,"
+             "\"speculative.n_max\":3,"
              "\"response_format\":{\"type\":\"text\"},\"modalities\":[\"text\"]}");
     const struct generation_params *g = &r.engine.gen;
     CHECK_STR(r.model, "m");
@@ -292,6 +293,7 @@ TEST(chat_request_all_fields, "every field arrives where the engine looks for it
     CHECK_INT(g->top_k, ==, 40);
     CHECK_INT(g->penalty_last_n, ==, -1);
     CHECK_INT(g->n_top_logprobs, ==, 4);
+    CHECK_INT(g->max_draft, ==, 3);
     CHECK_DOUBLE(g->temperature, ==, 0.5);
     CHECK_DOUBLE(g->top_p, ==, (double)0.9f);
     CHECK_DOUBLE(g->min_p, ==, (double)0.05f);

@@ -91,6 +91,22 @@ TEST(chat_response_golden, "a whole answer, byte for byte")
     }
 }
 
+TEST(chat_response_drafts, "draft_n and draft_n_accepted are there when something was drafted")
+{
+    struct job_result r = result();
+    struct buf out;
+    struct json_writer w;
+    r.draft_tokens = 9;
+    r.draft_tokens_accepted = 7;
+    buf_init(&out, 10000);
+    json_writer_init(&w, &out);
+    json_begin_object(&w);
+    render_timings(&w, &r);
+    json_end_object(&w);
+    CHECK(strstr(buf_str(&out), "\"draft_n\":9,\"draft_n_accepted\":7,"));
+    buf_free(&out);
+}
+
 TEST(chat_response_finite, "numbers that are none become null, and the text stays JSON")
 {
     struct buf out;

@@ -17,6 +17,8 @@ static struct metrics *filled(void)
                            .image_rows = 64,
                            .cached_rows = 10,
                            .images_queried = 3,
+                           .draft_tokens = 12,
+                           .draft_tokens_accepted = 5,
                            .images_cached = 2,
                            .completion_tokens = 11,
                            .first_token_ms = 30,
@@ -63,6 +65,8 @@ TEST(metrics_values, "what was counted is what is shown")
         "tamp_build_info{version=\"1.2.3\"} 1\n",
         "tamp_image_cache_queries_total 3\n",
         "tamp_image_cache_hits_total 2\n",
+        "tamp_spec_decode_num_draft_tokens_total 12\n",
+        "tamp_spec_decode_num_accepted_tokens_total 5\n",
     };
     struct metrics *m = filled();
     struct buf out;
