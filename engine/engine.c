@@ -19,6 +19,7 @@
 static void *worker_main(void *arg)
 {
     struct engine *en = arg;
+    pool_pin_caller(en->compute.pool);
     for (;;) {
         pthread_mutex_lock(&en->lock);
         while (!en->stopping && en->n_running == 0 && !en->queue_head) {

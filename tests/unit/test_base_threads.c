@@ -1,4 +1,5 @@
 /* The pool: every thread is called once a job, slices partition, idle costs nothing. */
+#include "base/cpus.h"
 #include "base/threads.h"
 #include "tests/test.h"
 
@@ -106,6 +107,45 @@ TEST(pool_idle_sleeps, "some time after a job every worker sleeps instead of spi
         usleep(1000);
     }
     pool_free(p);
+}
+
+static void note_cpus(void *ctx, int ith, int nth)
+{
+    cpu_set_t *sets = ctx;
+    (void)nth;
+    CHECK_INT(sched_getaffinity(0, sizeof sets[ith], &sets[ith]), ==, 0);
+}
+
+/* The affinity of each thread of a pool of n, the caller's with it. */
+static void cpus_of_pool(int n, cpu_set_t *sets)
+{
+    struct err e = ERR_INIT;
+    struct pool *p = pool_new(n, &e);
+    CHECK(p != NULL);
+    pool_pin_caller(p);
+    pool_run(p, note_cpus, sets);
+    pool_free(p);
+}
+
+TEST(pool_pins_when_it_takes_all, "one CPU each when the pool takes all, the whole mask otherwise")
+{
+    static cpu_set_t sets[CPUS_MAX + 1];
+    cpu_set_t all;
+    struct cpus c;
+    cpus_read(&c);
+    if (c.n < 2 || c.n > 64) {
+        SKIP("needs 2 to 64 CPUs");
+    }
+    CHECK_INT(sched_getaffinity(0, sizeof all, &all), ==, 0);
+    cpus_of_pool(c.n + 1, sets);
+    for (int i = 0; i <= c.n; i++) {
+        CHECK(CPU_EQUAL(&sets[i], &all));
+    }
+    cpus_of_pool(c.n, sets);
+    for (int i = 0; i < c.n; i++) {
+        CHECK_INT(CPU_COUNT(&sets[i]), ==, 1);
+        CHECK(CPU_ISSET(c.cpu[i], &sets[i]));
+    }
 }
 
 TEST(pool_refuses_odd_sizes, "0, negative and absurd thread counts are errors")
