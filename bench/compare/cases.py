@@ -14,8 +14,15 @@ from programs import LlamaCpp, Server, Tamp, encode_times_ms
 
 OFF = {"compression": "off", "cache_prompt": False}
 NO_CACHE = {"cache_prompt": False}
+TOME_4 = {"cache_prompt": False, "compression": {"profile": "off", "image": {"method": "tome", "ratio": 4}}}
 IDLE_S = 2.0
 LONGEST = 8191  # rows that the default model's 8192 positions leave for a prompt
+POLICY = """\
+Returns are free within thirty days if the goods are unworn and the label is still on them. Send the \
+parcel back with the slip that came with it, and keep the receipt of the post office until the money is \
+on your account. Shoes must come in their own box. Underwear, food and cut flowers cannot be returned. \
+If something arrived broken, send us a photo within two days, and we replace it or give the money back, \
+as you like."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +143,8 @@ def mmproj_of(s: Setup, side: int) -> pathlib.Path:
 
 
 def picture(s: Setup) -> Iterator[Result]:
-    """Tower and projector of one picture; ours includes the resize."""
+    """Tower and projector of one picture; ours includes the resize. Then ours with a quarter
+    of the rows, against the peer with all of them."""
     for side in [224] if s.quick else [224, 448]:
         mmproj = mmproj_of(s, side)
         with s.ours.serve(s.model, mmproj, 1, 2048) as a, s.peer.serve(s.model, mmproj, 1, 2048) as b:
@@ -145,16 +153,21 @@ def picture(s: Setup) -> Iterator[Result]:
                 content = [picture_part(side, i), text_part("What is it?")]
                 return chat(server.port, content, 1, extra).timings
 
+            def our_two(i: int, server: Server = a) -> tuple[float, float]:
+                return s.ours.vision_ms(one(i, server, OFF)), s.ours.vision_ms(one(i, server, TOME_4))
+
             def peer_one(i: int, server: Server = b) -> float:
                 one(i, server, NO_CACHE)
                 return encode_times_ms(server.log.read_text(errors="replace"))[-1]
 
-            one(-1, a, OFF)
-            one(-1, b, NO_CACHE)
-            ours, peer = s.rounds.interleave(
-                lambda i, server=a: s.ours.vision_ms(one(i, server, OFF)), peer_one
+            our_two(-1)
+            peer_one(-1)
+            ours, peer = s.rounds.interleave(our_two, peer_one)
+            over_off = round(statistics.median(off / tome for off, tome in ours), 2)
+            yield Result("picture", f"{side} px", "ms", False, [x[0] for x in ours], peer)
+            yield Result(
+                "picture tome 4x", f"{side} px", "ms", False, [x[1] for x in ours], peer, {"over_off": over_off}
             )
-            yield Result("picture", f"{side} px", "ms", False, ours, peer)
 
 
 def photos(s: Setup) -> Iterator[Result]:
@@ -175,10 +188,25 @@ def photos(s: Setup) -> Iterator[Result]:
                 lambda i, name=name, plan=plan: two(i, a, name, plan),
                 lambda i, name=name: two(i, b, name, {}),
             )
-            for k, which in enumerate(("cold", "again")):
-                yield Result(
-                    f"ten photos {which}", name, "ms", False, [x[k] for x in ours], [x[k] for x in peer]
-                )
+            cold, again = ([x[k] for x in ours] for k in range(2))
+            share = {"share_of_cold": round(statistics.median(q / p for p, q in ours), 3)}
+            yield Result("ten photos cold", name, "ms", False, cold, [x[0] for x in peer])
+            yield Result("ten photos again", name, "ms", False, again, [x[1] for x in peer], share)
+
+
+def quote(s: Setup) -> Iterator[Result]:
+    """Writing an answer that repeats the prompt, as answers about a policy do."""
+    with s.ours.serve(s.model, s.mmproj, 1, 1024) as a, s.peer.serve(s.model, s.mmproj, 1, 1024) as b:
+
+
+        def repeat(server: Server, extra: dict[str, Any]) -> tuple[float, str]:
+            answer = chat(server.port, f"Repeat the following text word for word.\n\n{POLICY}", 96, extra)
+            return float(answer.timings["predicted_per_second"]), answer.text
+
+        ours, peer = s.rounds.interleave(lambda _: repeat(a, OFF), lambda _: repeat(b, NO_CACHE))
+        same = sum(x[1] == y[1] for x, y in zip(ours, peer))
+        extra = {"same_text": f"{same} of {len(ours)}"}
+        yield Result("quote", "96 tokens", "tok/s", True, [x[0] for x in ours], [x[0] for x in peer], extra)
 
 
 def start(s: Setup) -> Iterator[Result]:
@@ -220,6 +248,7 @@ CASES: dict[str, Callable[[Setup], Iterator[Result]]] = {
     "prefill": prefill,
     "decode": decode,
     "quants": quants,
+    "quote": quote,
     "clients": clients,
     "picture": picture,
     "photos": photos,
