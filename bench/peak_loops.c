@@ -67,6 +67,16 @@ void peak_loops_init(void)
 
 /* -- int8 ------------------------------------------------------------------------------ */
 
+/* The sums may have wrapped; adding their lanes in 64 bits cannot. */
+static int64_t sum_lanes(const int32_t *lane, int n)
+{
+    int64_t total = 0;
+    for (int i = 0; i < n; i++) {
+        total += lane[i];
+    }
+    return total;
+}
+
 TARGET("avx512f,avx512bw,avx512vnni") static int64_t int8_avx512(int64_t n)
 {
     const __m512i a = _mm512_set1_epi8(3);
@@ -83,18 +93,16 @@ TARGET("avx512f,avx512bw,avx512vnni") static int64_t int8_avx512(int64_t n)
 #undef START
 #undef STEP
 #undef ADD
-    return _mm512_reduce_add_epi32(total);
+    int32_t lane[16];
+    _mm512_storeu_si512(lane, total);
+    return sum_lanes(lane, 16);
 }
 
 TARGET("avx2") static int64_t sum_epi32(__m256i x)
 {
     int32_t lane[8];
-    int64_t total = 0;
     _mm256_storeu_si256((__m256i *)(void *)lane, x);
-    for (int i = 0; i < 8; i++) {
-        total += lane[i];
-    }
-    return total;
+    return sum_lanes(lane, 8);
 }
 
 TARGET("avx2,avxvnni") static int64_t int8_avx_vnni(int64_t n)
