@@ -15,15 +15,8 @@ struct packed_kernels;
 struct kernels {
     const char *name; /* "ref", "avx2", ...: what --kernel takes */
 
-    /* sum_i a[i] * b[i] */
-    float (*dot_f32)(const float *a, const float *b, int n);
-    /* y[i] += s * x[i] */
-    void (*axpy_f32)(float *y, const float *x, float s, int n);
-    /* the same two with a half-precision operand (the KV cache) */
-    float (*dot_f16)(const uint16_t *a, const float *b, int n);
-    void (*axpy_f16)(float *y, const uint16_t *x, float s, int n);
+    /* to half precision: the KV cache */
     void (*f32_to_f16)(uint16_t *y, const float *x, int n);
-    void (*f16_to_f32)(float *y, const uint16_t *x, int n);
 
     /* One matrix row (GGUF blocks, n elements, n a multiple of the block) times
      * fp32 activations. NULL entries are never called: tensor_type_traits knows. */

@@ -123,47 +123,6 @@ PLAIN_ROW_KERNELS(f32, 4, load_f32, f32_at)
 PLAIN_ROW_KERNELS(f16, 2, load_f16, f16_at)
 PLAIN_ROW_KERNELS(bf16, 2, load_bf16, bf16_at)
 
-static float dot_f32(const float *a, const float *b, int n)
-{
-    return dot_row_f32(a, b, n);
-}
-
-static float dot_f16(const uint16_t *a, const float *b, int n)
-{
-    return dot_row_f16(a, b, n);
-}
-
-static void f16_to_f32(float *y, const uint16_t *x, int n)
-{
-    dequantize_row_f16(x, y, n);
-}
-
-static void axpy_f32(float *y, const float *x, float s, int n)
-{
-    __m256 scale = _mm256_set1_ps(s);
-    int i = 0;
-    for (; i + 8 <= n; i += 8) {
-        __m256 sum = _mm256_fmadd_ps(scale, _mm256_loadu_ps(x + i), _mm256_loadu_ps(y + i));
-        _mm256_storeu_ps(y + i, sum);
-    }
-    for (; i < n; i++) {
-        y[i] += s * x[i];
-    }
-}
-
-static void axpy_f16(float *y, const uint16_t *x, float s, int n)
-{
-    __m256 scale = _mm256_set1_ps(s);
-    int i = 0;
-    for (; i + 8 <= n; i += 8) {
-        __m256 v = load_f16((const uint8_t *)(x + i));
-        _mm256_storeu_ps(y + i, _mm256_fmadd_ps(scale, v, _mm256_loadu_ps(y + i)));
-    }
-    for (; i < n; i++) {
-        y[i] += s * _cvtsh_ss(x[i]);
-    }
-}
-
 static void f32_to_f16(uint16_t *y, const float *x, int n)
 {
     int i = 0;
@@ -422,8 +381,7 @@ GROUP_ROW_KERNELS(q6_k, 8, 210, false)
 
 /* Newer sets share these loops and differ in the packed products. */
 #define LOOPS                                                                                      \
-    .dot_f32 = dot_f32, .axpy_f32 = axpy_f32, .dot_f16 = dot_f16, .axpy_f16 = axpy_f16,            \
-    .f32_to_f16 = f32_to_f16, .f16_to_f32 = f16_to_f32,                                            \
+    .f32_to_f16 = f32_to_f16,                                                                      \
     .dot_row =                                                                                     \
         {                                                                                          \
             [TENSOR_F32] = dot_row_f32,   [TENSOR_F16] = dot_row_f16,                              \

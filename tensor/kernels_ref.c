@@ -19,45 +19,10 @@ static double dot_double(const float *a, const float *b, int n)
     return sum;
 }
 
-static float dot_f32(const float *a, const float *b, int n)
-{
-    return (float)dot_double(a, b, n);
-}
-
-static void axpy_f32(float *y, const float *x, float s, int n)
-{
-    for (int i = 0; i < n; i++) {
-        y[i] += s * x[i];
-    }
-}
-
-static float dot_f16(const uint16_t *a, const float *b, int n)
-{
-    double sum = 0;
-    for (int i = 0; i < n; i++) {
-        sum += (double)op_f16_to_f32(a[i]) * (double)b[i];
-    }
-    return (float)sum;
-}
-
-static void axpy_f16(float *y, const uint16_t *x, float s, int n)
-{
-    for (int i = 0; i < n; i++) {
-        y[i] += s * op_f16_to_f32(x[i]);
-    }
-}
-
 static void f32_to_f16(uint16_t *y, const float *x, int n)
 {
     for (int i = 0; i < n; i++) {
         y[i] = op_f32_to_f16(x[i]);
-    }
-}
-
-static void f16_to_f32(float *y, const uint16_t *x, int n)
-{
-    for (int i = 0; i < n; i++) {
-        y[i] = op_f16_to_f32(x[i]);
     }
 }
 
@@ -101,12 +66,7 @@ ROW_KERNELS(q6_k, TENSOR_Q6_K)
 
 const struct kernels kernels_ref = {
     .name = "ref",
-    .dot_f32 = dot_f32,
-    .axpy_f32 = axpy_f32,
-    .dot_f16 = dot_f16,
-    .axpy_f16 = axpy_f16,
     .f32_to_f16 = f32_to_f16,
-    .f16_to_f32 = f16_to_f32,
     .dot_row =
         {
             [TENSOR_F32] = dot_row_f32,
