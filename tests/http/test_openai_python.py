@@ -178,9 +178,9 @@ def retries() -> None:
         streams: list[threading.Thread] = []
 
         def occupy() -> None:
-            server.chat(
-                {"messages": QUESTION, "max_tokens": 60, "ignore_eos": True}, timeout=120
-            )
+            # Drafts would end these two sooner than the third request can come.
+            fields = {"max_tokens": 200, "ignore_eos": True, "speculative.n_max": 0}
+            server.chat({"messages": QUESTION, **fields}, timeout=120)
 
         for _ in range(2):
             streams.append(threading.Thread(target=occupy))
