@@ -1,9 +1,11 @@
-/* Products with 16-bit weights in the bf16 tiles of AMX (TDPBF16PS), for many rows. Halves are
- * rounded to bf16 (2^-8), activations are the sum of two bf16 numbers (2^-16). Few rows go
- * through the AVX-512 loops, whose results differ in the last bits.
+/* Products with 16-bit weights in the bf16 tiles of AMX (TDPBF16PS), for many rows. A half is
+ * exactly the sum of two bf16 numbers, an activation nearly (2^-16); of the four products the
+ * one of the two small parts is left out (2^-17). Few rows go through the AVX-512 loops, whose
+ * results differ in the last bits. Without the small part of the weights (a third faster) the
+ * tower's rows were off by enough to change answers.
  *
  * A tile instruction is done every 16 cycles if its operands are there, and those decide:
- *   - the weights of three panels and six blocks (18 KiB) are widened once for all rows and
+ *   - the weights of three panels and four blocks (24 KiB) are widened once for all rows and
  *     stay in the L1 cache; columns are therefore worked on in splits
  *   - activations lie in the order in which they are loaded, a tile after the other, and
  *     come from L2 once for each group of panels
@@ -23,6 +25,8 @@
 #define GROUP        BULK_PANELS
 #define TILE_SUMS    (16 * 16) /* fp32 numbers in one */
 #define SPLIT_BLOCKS BULK_BLOCKS
+#define LOWER        (GROUP * TILE_WORDS) /* from a tile of weights to the one of small parts */
+#define BLOCK_WORDS  (2 * LOWER)          /* weights of one block */
 
 /* Sixteen bf16 numbers as fp32. */
 INLINE __m512 widen(const uint16_t *p)
@@ -54,11 +58,15 @@ INLINE __m512 load_halves(const uint8_t *p)
 }
 
 /* A row of a tile of weights is a pair of columns, output by output: [o0k0, o0k1, o1k0, ...].
- * Two registers hold it in fp32, eight outputs each. */
+ * Two registers hold it in fp32, eight outputs each; what bf16 leaves of it goes to the tile
+ * of small parts. */
 INLINE void store_pairs(__m512 first, __m512 second, uint16_t *to)
 {
     __m512bh row = _mm512_cvtne2ps_pbh(second, first);
     memcpy(to, &row, sizeof row);
+    row =
+        _mm512_cvtne2ps_pbh(_mm512_sub_ps(second, widen(to + 16)), _mm512_sub_ps(first, widen(to)));
+    memcpy(to + LOWER, &row, sizeof row);
 }
 
 /* 16-bit weights lie column by column already. */
@@ -78,7 +86,7 @@ INLINE void widen_halves(const uint8_t *block, const bool is_f16, uint16_t *to)
 /* A panel's blocks [begin, end) as tiles, one in every GROUP of `to`. */
 static void widen_panel(const struct packed *p, int panel, int begin, int end, uint16_t *to)
 {
-    for (int b = begin; b < end; b++, to += GROUP * TILE_WORDS) {
+    for (int b = begin; b < end; b++, to += BLOCK_WORDS) {
         const uint8_t *block = packed_block(p, panel, b);
         if (p->kind == PACKED_F16) {
             widen_halves(block, true, to);
@@ -88,8 +96,8 @@ static void widen_panel(const struct packed *p, int panel, int begin, int end, u
     }
 }
 
-/* sums [GROUP, 16, 16] of 16 rows += x [n_blocks, 2 tiles] * weights [n_blocks, GROUP tiles]
- * for the first n panels, a constant wherever this is called. */
+/* sums [GROUP, 16, 16] of 16 rows += x [n_blocks, 2 tiles] * weights
+ * [n_blocks, 2, GROUP tiles] for the first n panels, a constant wherever this is called. */
 INLINE void multiply_tile(const uint16_t *x, const uint16_t *weights, int n_blocks, const int n,
                           bool first, float *sums)
 {
@@ -126,8 +134,18 @@ INLINE void multiply_tile(const uint16_t *x, const uint16_t *weights, int n_bloc
         if (n > 2) {
             _tile_dpbf16ps(2, 7, 5);
         }
+        _tile_loadd(3, weights + LOWER, 64);
+        _tile_dpbf16ps(0, 6, 3);
+        if (n > 1) {
+            _tile_loadd(4, weights + LOWER + TILE_WORDS, 64);
+            _tile_dpbf16ps(1, 6, 4);
+        }
+        if (n > 2) {
+            _tile_loadd(5, weights + LOWER + 2 * TILE_WORDS, 64);
+            _tile_dpbf16ps(2, 6, 5);
+        }
         x += BULK_PARTS * TILE_WORDS;
-        weights += GROUP * TILE_WORDS;
+        weights += BLOCK_WORDS;
     }
     _tile_stored(0, sums, 64);
     _tile_stored(1, sums + TILE_SUMS, 64);

@@ -37,12 +37,12 @@ struct packed_kernels {
 #define BULK_ROWS      16  /* rows come in such units */
 #define BULK_PARTS     2   /* bf16 numbers in an activation */
 #define BULK_PANELS    3   /* panels that are worked on together */
-#define BULK_BLOCKS    6   /* blocks of them that are widened at a time, at most */
+#define BULK_BLOCKS    4   /* blocks of them that are widened at a time, at most */
 #define BULK_MOST_ROWS 512 /* rows for which weights are widened once */
 /* Sums of all rows and panels of a group in fp32; its widened blocks in bf16. */
 #define BULK_SCRATCH_BYTES                                                                         \
     ((size_t)BULK_MOST_ROWS * BULK_PANELS * PACKED_LANES * 4 +                                     \
-     (size_t)BULK_BLOCKS * BULK_PANELS * PACKED_LANES * PACKED_BLOCK * 2)
+     (size_t)BULK_BLOCKS * 2 * BULK_PANELS * PACKED_LANES * PACKED_BLOCK * 2)
 
 extern const struct packed_kernels packed_ref;
 #if defined(__x86_64__)
