@@ -90,8 +90,7 @@ static int begin_prefill(struct engine *en, struct job *j, struct err *e)
     if (pipeline_assemble(en, j, e)) {
         return -1;
     }
-    j->n_rows_done = j->result.cached_rows;
-    j->result.looked_up_rows = job_uses_prefix_cache(j) ? j->sequence.n : 0;
+    j->n_rows_done = j->n_rows_found;
     j->max_new = max_new_tokens(en, j);
     if (draft_begin(en, j, e)) {
         return -1;
@@ -347,6 +346,8 @@ static int after_prefill(struct engine *en, struct job *j, int n_rows, double ms
     kv_trim(&j->kv);
     prefix_keep(en, j);
     j->result.prompt_rows = j->sequence.n;
+    j->result.looked_up_rows = job_uses_prefix_cache(j) ? j->sequence.n : 0;
+    j->result.cached_rows = j->n_rows_found;
     j->kv.n_positions = j->sequence.n_source;
     for (int g = 0; g < j->kv.n_groups; g++) {
         j->prompt_group_rows[g] = j->kv.group[g].n;

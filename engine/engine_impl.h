@@ -87,7 +87,8 @@ struct job {
     bool leaves_nothing;        /* a stage had no memory: another time the rows would differ */
     struct rows sequence;       /* the prompt as the decoder gets it */
     int n_images_done;
-    int n_rows_done; /* rows of `sequence` that went through the decoder */
+    int n_rows_found; /* rows of `sequence` that the prefix cache had */
+    int n_rows_done;  /* rows of `sequence` whose keys and values are there */
     int prompt_group_rows[KV_MAX_GROUPS];
     int max_new; /* tokens that each choice may have */
     struct sampler *sampler;

@@ -110,7 +110,7 @@ static void report_found(struct job *j, const struct prefix_key *key)
             report_add(&j->result.report, MODALITY_LM, &key->lm, r->modality[MODALITY_LM].rows_in,
                        r->modality[MODALITY_LM].rows_out, 0);
         }
-        j->result.cached_rows += j->chunks[i].n_rows;
+        j->n_rows_found += j->chunks[i].n_rows;
     }
 }
 
@@ -126,7 +126,7 @@ int prefix_begin(struct engine *en, struct job *j, struct err *e)
     j->n_chunks = prefix_cache_find(en->prefix_cache, &key, j->pieces, j->n_pieces, &j->kv,
                                     j->chunks, j->max_chunks);
     report_found(j, &key);
-    mark_pictures(j, j->result.cached_rows);
+    mark_pictures(j, j->n_rows_found);
     return 0;
 }
 
