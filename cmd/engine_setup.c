@@ -51,6 +51,7 @@ struct engine *engine_setup(const struct config *c, struct err *e)
             .max_queue = (int)c->max_queue,
             .max_images = (int)c->max_images,
             .image_cache_bytes = (size_t)c->image_cache_mb << 20,
+            .prefix_cache_bytes = c->prefix_cache ? (size_t)c->prefix_cache_mb << 20 : 0,
             .speculation = c->speculation,
         };
         en = engine_open(&p, e);

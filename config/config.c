@@ -92,7 +92,8 @@ static const struct schema_option options[] = {
      .max = 64,
      .metavar = "N",
      .unit = "requests",
-     .help = "requests that are computed at the same time; each has its own KV cache",
+     .help = "requests that are computed at the same time; each may come to need the keys and "
+             "values of a whole context",
      .offset = AT(parallel),
      .commands = CONFIG_SERVE},
     {.name = "kernel",
@@ -138,6 +139,28 @@ static const struct schema_option options[] = {
      .help = "memory for the rows of pictures, so that one that comes again costs nothing; each "
              "API key has its own; 0 keeps none",
      .offset = AT(image_cache_mb),
+     .commands = CONFIG_SERVE},
+    {.name = "prefix-cache",
+     .group = "Computing",
+     .type = SCHEMA_BOOL,
+     .def = "true",
+     .metavar = "",
+     .unit = "",
+     .help = "keep keys and values of prompts, so that what the next one begins with alike is not "
+             "computed again; each API key has its own; --no-prefix-cache keeps none",
+     .offset = AT(prefix_cache),
+     .commands = CONFIG_SERVE},
+    {.name = "prefix-cache-mb",
+     .group = "Computing",
+     .type = SCHEMA_INT,
+     .def = "256",
+     .min = 1,
+     .max = 1 << 20,
+     .metavar = "N",
+     .unit = "MB",
+     .help = "memory for what the prefix cache keeps; it is given up as soon as running requests "
+             "need the room that --ctx-size and --parallel promise them",
+     .offset = AT(prefix_cache_mb),
      .commands = CONFIG_SERVE},
 
     {.name = "profile",

@@ -30,7 +30,8 @@ struct config {
     bool insecure;
     bool speculation;
     char *model, *mmproj, *chat_template;
-    int64_t ctx_size, max_images, image_cache_mb;
+    int64_t ctx_size, max_images, image_cache_mb, prefix_cache_mb;
+    bool prefix_cache;
     int64_t threads, parallel;
     char *kernel;
     int precision; /* enum config_precision */

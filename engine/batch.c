@@ -70,20 +70,28 @@ void batch_admit(struct job *j)
               log_f64("queue_ms", j->result.queue_ms));
 }
 
-/* All pictures are rows now: join them with the text and make room for keys and values. */
+/* Text becomes rows, and what is known of the prompt's beginning becomes keys and values,
+ * before any picture is looked at. */
+static int begin_prompt(struct engine *en, struct job *j, struct err *e)
+{
+    int cutoffs[KV_MAX_GROUPS];
+    int n_cutoffs = pipeline_cutoffs(en, j, cutoffs);
+    struct kv_shape shape = decoder_kv_shape(en->decoder);
+    if (pipeline_text(en, j, e) || kv_init(&j->kv, &shape, cutoffs, n_cutoffs, en->info.n_ctx, e)) {
+        return -1;
+    }
+    j->has_kv = true;
+    return kv_reserve(&j->kv, &en->kv_pool, e) || prefix_begin(en, j, e) ? -1 : 0;
+}
+
+/* All pictures are rows now: join them with the text behind what is known already. */
 static int begin_prefill(struct engine *en, struct job *j, struct err *e)
 {
     if (pipeline_assemble(en, j, e)) {
         return -1;
     }
-    int cutoffs[KV_MAX_GROUPS];
-    int n_cutoffs = pipeline_cutoffs(en, j, cutoffs);
-    struct kv_shape shape = decoder_kv_shape(en->decoder);
+    j->n_rows_done = j->n_rows_found;
     j->max_new = max_new_tokens(en, j);
-    if (kv_init(&j->kv, &shape, cutoffs, n_cutoffs, j->sequence.n + j->max_new, e)) {
-        return -1;
-    }
-    j->has_kv = true;
     if (draft_begin(en, j, e)) {
         return -1;
     }
@@ -310,7 +318,8 @@ static int add_prefill(struct engine *en, struct pass *p, struct job *j, struct 
 {
     struct rows *r = &p->rows[p->n];
     p->reports[p->n] = j->result.report;
-    if (pipeline_chunk(j, ENGINE_CHUNK_ROWS, &en->scratch, r, e) ||
+    report_init(&j->chunk_report, &j->plan);
+    if (pipeline_chunk(j, &en->scratch, r, e) ||
         pipeline_lm_hook(en, j, &en->scratch, &p->hooks[p->n], e)) {
         return -1;
     }
@@ -329,11 +338,16 @@ static int after_prefill(struct engine *en, struct job *j, int n_rows, double ms
 {
     j->n_rows_done += n_rows;
     j->result.prompt_ms += ms;
+    prefix_chunk_done(j, n_rows);
     job_push_progress(j, j->n_rows_done, j->sequence.n);
     if (j->n_rows_done < j->sequence.n) {
         return 0;
     }
+    kv_trim(&j->kv);
+    prefix_keep(en, j);
     j->result.prompt_rows = j->sequence.n;
+    j->result.looked_up_rows = job_uses_prefix_cache(j) ? j->sequence.n : 0;
+    j->result.cached_rows = j->n_rows_found;
     j->kv.n_positions = j->sequence.n_source;
     for (int g = 0; g < j->kv.n_groups; g++) {
         j->prompt_group_rows[g] = j->kv.group[g].n;
@@ -474,6 +488,9 @@ static struct job *next_to_prefill(const struct engine *en)
  * job failed. */
 static int advance_encoding(struct engine *en, struct job *j, struct err *e)
 {
+    if (!j->has_kv && begin_prompt(en, j, e)) {
+        return -1;
+    }
     bool cached = true;
     while (cached && j->n_images_done < j->prompt.n_images) {
         if (pipeline_encode_image(en, j, &cached, e)) {

@@ -2,6 +2,7 @@
 #include "engine/engine_impl.h"
 
 #include "base/alloc.h"
+#include "base/checked.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "tensor/blas.h"
@@ -50,13 +51,10 @@ static void *worker_main(void *arg)
         }
         atomic_store(&en->last_step_ns, clock_ns());
         batch_step(en);
-        size_t used = 0;
-        for (int i = 0; i < en->n_running; i++) {
-            used += en->running[i]->has_kv ? kv_used_bytes(&en->running[i]->kv) : 0;
-        }
         pthread_mutex_lock(&en->lock);
-        en->kv_used_bytes = used;
+        en->kv_used_bytes = en->kv_pool.running_bytes;
         en->image_cache_bytes = image_cache_bytes(en->image_cache);
+        en->prefix_cache_bytes = prefix_cache_bytes(en->prefix_cache);
         pthread_mutex_unlock(&en->lock);
     }
 }
@@ -192,6 +190,26 @@ static int pack_weights(struct engine *en, struct err *e)
     return 0;
 }
 
+/* Room for as many whole contexts as there are slots, so that whoever is let in can finish;
+ * each layer group has block headers of its own. */
+static int open_kv(struct engine *en, struct err *e)
+{
+    struct kv_shape shape = decoder_kv_shape(en->decoder);
+    size_t blocks = (size_t)kv_blocks_for(en->info.n_ctx) * (size_t)en->params.n_parallel;
+    size_t header;
+    size_t bytes;
+    if (!kv_block_bytes(&shape, 0, &header) || !kv_block_bytes(&shape, shape.n_layer, &bytes) ||
+        !ck_add(bytes, (KV_MAX_GROUPS - 1) * header, &bytes) || !ck_mul(bytes, blocks, &bytes)) {
+        return err_set(e, ERR_TOO_LARGE,
+                       "keys and values of %d sequences of %d rows are too many bytes: lower "
+                       "--ctx-size or --parallel",
+                       en->params.n_parallel, en->info.n_ctx);
+    }
+    kv_pool_init(&en->kv_pool, &shape, bytes);
+    en->kv_total_bytes = bytes;
+    return 0;
+}
+
 static int start(struct engine *en, struct err *e)
 {
     en->compute.kernels = kernels_choose(en->params.kernel, e);
@@ -205,8 +223,14 @@ static int start(struct engine *en, struct err *e)
         return -1;
     }
     fill_info(en);
-    if (engine_calibrate(en, e)) {
+    if (open_kv(en, e) || engine_calibrate(en, e)) {
         return -1;
+    }
+    if (en->params.prefix_cache_bytes > 0) {
+        en->prefix_cache = prefix_cache_new(&en->kv_pool, en->params.prefix_cache_bytes, e);
+        if (!en->prefix_cache) {
+            return -1;
+        }
     }
     if (en->vision && en->params.image_cache_bytes > 0) {
         en->image_cache = image_cache_new(en->params.image_cache_bytes, e);
@@ -275,6 +299,7 @@ void engine_close(struct engine *en)
         pthread_join(en->worker, NULL);
         end_all_jobs(en);
     }
+    prefix_cache_free(en->prefix_cache);
     image_cache_free(en->image_cache);
     vision_close(en->vision);
     tokenizer_close(en->tokenizer);
@@ -320,17 +345,15 @@ void engine_stop_accepting(struct engine *en)
 
 void engine_stats(struct engine *en, struct engine_stats *out)
 {
-    struct kv_shape s = decoder_kv_shape(en->decoder);
-    size_t row = (size_t)s.n_head_kv * (size_t)s.head_dim * 2 * sizeof(uint16_t);
     pthread_mutex_lock(&en->lock);
     unsigned long long last = atomic_load(&en->last_step_ns);
     *out = (struct engine_stats){
         .n_running = en->n_running,
         .n_waiting = en->n_waiting,
         .kv_used_bytes = en->kv_used_bytes,
-        .kv_total_bytes =
-            row * (size_t)s.n_layer * (size_t)en->info.n_ctx * (size_t)en->params.n_parallel,
+        .kv_total_bytes = en->kv_total_bytes,
         .image_cache_bytes = en->image_cache_bytes,
+        .prefix_cache_bytes = en->prefix_cache_bytes,
         .alive = en->n_running == 0 || clock_ns() - last < ALIVE_LIMIT_NS,
         .n_done = en->n_done,
         .n_cancelled = en->n_cancelled,

@@ -36,6 +36,7 @@ struct engine_params {
     int max_queue;             /* jobs waiting beyond those; more is ERR_BUSY */
     int max_images;            /* in one request */
     size_t image_cache_bytes;  /* rows of pictures kept for the next request; 0 = none */
+    size_t prefix_cache_bytes; /* keys and values of prompts kept for the next; 0 = none */
     bool speculation;          /* draft tokens by prompt look-up; same answers, sooner */
 };
 
@@ -168,7 +169,8 @@ bool job_wait(struct job *j, int timeout_ms);
 struct job_result {
     int prompt_rows; /* rows really run: usage.prompt_tokens */
     int text_rows, image_rows;
-    int cached_rows;
+    int looked_up_rows; /* in the prefix cache: prompt_rows, or 0 when it was not asked */
+    int cached_rows;    /* of those, found: their keys and values were there */
     int images_queried, images_cached;       /* looked up in the image cache, and found */
     int completion_tokens;                   /* all choices */
     int draft_tokens, draft_tokens_accepted; /* tried by speculation, and found right */
@@ -195,9 +197,11 @@ void job_free(struct job *j);
 
 struct engine_stats {
     int n_running, n_waiting;
-    size_t kv_used_bytes, kv_total_bytes;
-    bool alive;               /* false: the worker has not moved for 10 s while it had work */
-    size_t image_cache_bytes; /* taken now */
+    size_t kv_used_bytes;      /* blocks of sequences that run, what they share once */
+    size_t kv_total_bytes;     /* most that all blocks together may take */
+    bool alive;                /* false: the worker has not moved for 10 s while it had work */
+    size_t image_cache_bytes;  /* taken now */
+    size_t prefix_cache_bytes; /* the same, blocks of kv_total_bytes included */
     uint64_t n_done, n_cancelled, n_failed;
     uint64_t image_worker_restarts;
 };

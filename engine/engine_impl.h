@@ -11,6 +11,7 @@
 #include "engine/engine.h"
 #include "engine/image_cache.h"
 #include "engine/lookup.h"
+#include "engine/prefix_cache.h"
 #include "model/chat_template.h"
 #include "model/decoder.h"
 #include "model/sampler.h"
@@ -21,10 +22,6 @@
 #include <stdatomic.h>
 
 #define ENGINE_MAX_PARALLEL 64
-/* Rows of a prompt that one pass takes: large enough for the matrix products, small
- * enough that running answers and cancellation are not held up. A constant, because
- * chunk borders close merge groups: the same prompt must give the same rows. */
-#define ENGINE_CHUNK_ROWS   256
 #define JOB_ARENA_BYTES     ((size_t)1 << 30)
 #define SCRATCH_ARENA_BYTES ((size_t)4 << 30)
 
@@ -34,14 +31,17 @@ struct prompt_run {
     token_id *ids;  /* [n] text */
     uint8_t *flags; /* [n] enum row_flag, text */
     int n;
-    int image; /* index into prompt.images */
+    int image;        /* index into prompt.images */
+    struct rows rows; /* text, after pipeline_text */
 };
 
 struct prompt_image {
     float *pixels;                /* preprocessed, until encoded */
-    uint8_t key[IMAGE_KEY_BYTES]; /* when the image cache may be used */
+    uint8_t key[IMAGE_KEY_BYTES]; /* when a cache may be used */
     struct plan_step step;
-    struct rows rows; /* after vision_encode */
+    bool in_prefix;             /* its keys and values are there: it is not encoded */
+    struct prefix_picture info; /* what the prefix cache must know of it */
+    struct rows rows;           /* after the tower; of one in_prefix only the counts */
 };
 
 /* What job_prepare makes: everything the engine thread needs, in the job's arena. */
@@ -79,9 +79,16 @@ struct job {
     enum job_state state;
     struct kv_cache kv;
     bool has_kv;
-    struct rows sequence; /* the prompt as the decoder gets it */
+    struct prefix_piece *pieces; /* [n_pieces] the prompt as the prefix cache sees it */
+    int n_pieces;
+    struct prefix_chunk *chunks; /* [n_chunks] done: found or run */
+    int n_chunks, max_chunks;
+    struct report chunk_report; /* of the lm slot, in the pass under way */
+    bool leaves_nothing;        /* a stage had no memory: another time the rows would differ */
+    struct rows sequence;       /* the prompt as the decoder gets it */
     int n_images_done;
-    int n_rows_done; /* rows of `sequence` that went through the decoder */
+    int n_rows_found; /* rows of `sequence` that the prefix cache had */
+    int n_rows_done;  /* rows of `sequence` whose keys and values are there */
     int prompt_group_rows[KV_MAX_GROUPS];
     int max_new; /* tokens that each choice may have */
     struct sampler *sampler;
@@ -121,8 +128,10 @@ struct engine {
     struct vision *vision; /* NULL = text only */
     struct compute compute;
     struct calibration calibration;
-    struct arena scratch;            /* engine thread only: one pass */
-    struct image_cache *image_cache; /* engine thread only; NULL = none */
+    struct arena scratch;              /* engine thread only: one pass */
+    struct image_cache *image_cache;   /* engine thread only; NULL = none */
+    struct kv_pool kv_pool;            /* engine thread only */
+    struct prefix_cache *prefix_cache; /* the same; NULL = none */
 
     pthread_t worker;
     bool worker_started;
@@ -135,7 +144,7 @@ struct engine {
     bool accepting, stopping;
     double mean_service_ms; /* of finished jobs, smoothed: for Retry-After */
     uint64_t n_done, n_cancelled, n_failed;
-    size_t kv_used_bytes, image_cache_bytes;
+    size_t kv_used_bytes, kv_total_bytes, image_cache_bytes, prefix_cache_bytes;
     atomic_ullong last_step_ns;
 };
 
@@ -159,17 +168,35 @@ static inline bool job_uses_image_cache(const struct job *j)
     return j->cache_prompt && j->engine->image_cache;
 }
 
+static inline bool job_uses_prefix_cache(const struct job *j)
+{
+    return j->cache_prompt && j->engine->prefix_cache;
+}
+
 /* pipeline.c, engine thread */
+/* All text of the prompt as rows, merged as planned. */
+int pipeline_text(struct engine *en, struct job *j, struct err *e);
 /* The next picture, from the cache or through the tower. *cached: it cost nothing. */
 int pipeline_encode_image(struct engine *en, struct job *j, bool *cached, struct err *e);
 int pipeline_assemble(struct engine *en, struct job *j, struct err *e);
 /* The next chunk of the prompt as rows of its own; memory from `a`. */
-int pipeline_chunk(struct job *j, int max_rows, struct arena *a, struct rows *chunk, struct err *e);
+int pipeline_chunk(struct job *j, struct arena *a, struct rows *chunk, struct err *e);
 /* The lm-layer hook of this job; ctx memory from `a`. hook->run == NULL: nothing to do. */
 int pipeline_lm_hook(struct engine *en, struct job *j, struct arena *a, struct stage_hook *hook,
                      struct err *e);
 /* Cutoff layers of the plan: 0 or 1 of them. */
 int pipeline_cutoffs(const struct engine *en, const struct job *j, int *cutoffs);
+/* The step inside the decoder, `off` when nothing will merge there. *skipped: why. */
+void pipeline_lm_step(const struct engine *en, const struct job *j, struct plan_step *step,
+                      const char **skipped);
+
+/* prefix.c, engine thread. After pipeline_text: what others left of this prompt enters its
+ * KV cache, and the pictures in it need no tower. */
+int prefix_begin(struct engine *en, struct job *j, struct err *e);
+/* A chunk of n_rows rows went through the decoder. */
+void prefix_chunk_done(struct job *j, int n_rows);
+/* The whole prompt did: leave it for others. */
+void prefix_keep(struct engine *en, struct job *j);
 
 /* Tokens to try after a running answer's last one. */
 struct draft {

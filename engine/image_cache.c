@@ -79,6 +79,17 @@ void image_cache_key(const uint8_t *scope, size_t scope_bytes, const struct imag
     sha256_digest(&sha, IMAGE_KEY_BYTES, key);
 }
 
+void image_rows_key(const uint8_t tower_key[IMAGE_KEY_BYTES], const struct plan_step *step,
+                    uint8_t key[IMAGE_KEY_BYTES])
+{
+    struct sha256_ctx sha;
+    sha256_init(&sha);
+    add_string(&sha, "tamp rows 1");
+    add_bytes(&sha, tower_key, IMAGE_KEY_BYTES);
+    add_step(&sha, step);
+    sha256_digest(&sha, IMAGE_KEY_BYTES, key);
+}
+
 /* ---- the table ------------------------------------------------------------------------ */
 
 static struct entry **bucket_of(struct image_cache *c, const uint8_t *key)

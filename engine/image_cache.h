@@ -34,6 +34,11 @@ void image_cache_key(const uint8_t *scope, size_t scope_bytes, const struct imag
                      const struct vision_info *v, const struct plan_step *step,
                      uint8_t key[IMAGE_KEY_BYTES]);
 
+/* The key of the rows that enter the decoder, from the key of those that leave the tower:
+ * with the whole step of the picture, wherever it acts. */
+void image_rows_key(const uint8_t tower_key[IMAGE_KEY_BYTES], const struct plan_step *step,
+                    uint8_t key[IMAGE_KEY_BYTES]);
+
 /* max_bytes: what the entries may take, their own fields included. */
 struct image_cache *image_cache_new(size_t max_bytes, struct err *e);
 void image_cache_free(struct image_cache *c); /* NULL is fine */

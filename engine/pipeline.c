@@ -3,6 +3,7 @@
 #include "engine/engine_impl.h"
 
 #include "base/clock.h"
+#include "engine/chunk.h"
 
 #include <string.h>
 
@@ -29,10 +30,12 @@ static int tower_run(void *ctx, int layer, int n_layer, struct rows *rows, const
                           h->scratch, h->layers, e);
 }
 
-static void take_skips(struct report *to, const struct report *from)
+/* The reasons of a part for the whole. What lacked memory would differ another time. */
+static void take_skips(struct job *j, const struct report *from)
 {
     for (int i = 0; i < from->n_skipped; i++) {
-        report_skip(to, from->skipped[i].stage, from->skipped[i].reason);
+        report_skip(&j->result.report, from->skipped[i].stage, from->skipped[i].reason);
+        j->leaves_nothing |= strcmp(from->skipped[i].reason, "out_of_memory") == 0;
     }
 }
 
@@ -91,11 +94,26 @@ static int tower_rows(struct engine *en, struct job *j, struct prompt_image *im,
     return 0;
 }
 
+static void report_picture(struct job *j, const struct prompt_image *im, int n_before)
+{
+    double ms = im->info.report.modality[MODALITY_IMAGE].ms;
+    take_skips(j, &im->info.report);
+    report_add(&j->result.report, MODALITY_IMAGE, &im->step, n_before, im->info.n_rows, ms);
+    j->result.compress_ms += ms;
+    j->n_images_done++;
+}
+
 int pipeline_encode_image(struct engine *en, struct job *j, bool *cached, struct err *e)
 {
     struct prompt_image *im = &j->prompt.images[j->n_images_done];
     const struct vision_info *v = vision_info(en->vision);
     struct report layers;
+    *cached = im->in_prefix;
+    if (im->in_prefix) {
+        im->info.report.modality[MODALITY_IMAGE].ms = 0;
+        report_picture(j, im, v->n_rows);
+        return 0;
+    }
     report_init(&layers, &j->plan);
     if (tower_rows(en, j, im, &layers, cached, e)) {
         return -1;
@@ -105,11 +123,10 @@ int pipeline_encode_image(struct engine *en, struct job *j, bool *cached, struct
                        &layers, e)) {
         return -1;
     }
-    double compress_ms = layers.modality[MODALITY_IMAGE].ms;
-    take_skips(&j->result.report, &layers);
-    report_add(&j->result.report, MODALITY_IMAGE, &im->step, v->n_rows, im->rows.n, compress_ms);
-    j->result.compress_ms += compress_ms;
-    j->n_images_done++;
+    im->info.n_rows = im->rows.n;
+    im->info.n_source = im->rows.n_source;
+    im->info.report = layers;
+    report_picture(j, im, v->n_rows);
     return 0;
 }
 
@@ -133,6 +150,19 @@ static int text_rows(struct engine *en, struct job *j, const struct prompt_run *
     j->result.report.modality[MODALITY_TEXT].ms += one.modality[MODALITY_TEXT].ms;
     j->result.compress_ms += one.modality[MODALITY_TEXT].ms;
     return rc;
+}
+
+int pipeline_text(struct engine *en, struct job *j, struct err *e)
+{
+    struct plan_step step;
+    plan_text_step(&j->plan, MODALITY_TEXT, j->prompt.text_rows, &en->calibration, &step, NULL);
+    for (int r = 0; r < j->prompt.n_runs; r++) {
+        struct prompt_run *run = &j->prompt.runs[r];
+        if (run->kind == ROW_TEXT && text_rows(en, j, run, &step, &run->rows, e)) {
+            return -1;
+        }
+    }
+    return 0;
 }
 
 /* ---- one sequence ----------------------------------------------------------------- */
@@ -171,6 +201,22 @@ static void sequence_append(struct rows *seq, const struct rows *part)
     seq->n_source += part->n_source;
 }
 
+/* A picture whose keys and values are there already: its place, and no rows. */
+static void sequence_skip(struct rows *seq, const struct prefix_picture *p)
+{
+    for (int i = 0; i < p->n_rows; i++) {
+        seq->mass[seq->n + i] = 1;
+        seq->position[seq->n + i] = (float)seq->n_source;
+        seq->kind[seq->n + i] = ROW_IMAGE;
+        seq->flags[seq->n + i] = 0;
+    }
+    for (int s = 0; s < p->n_source; s++) {
+        seq->owner[seq->n_source + s] = seq->n;
+    }
+    seq->n += p->n_rows;
+    seq->n_source += p->n_source;
+}
+
 static void report_text(struct job *j, const struct plan_step *step, const char *skipped,
                         int rows_out)
 {
@@ -195,29 +241,37 @@ int pipeline_assemble(struct engine *en, struct job *j, struct err *e)
     int text_out = 0;
     for (int r = 0; r < p->n_runs; r++) {
         const struct prompt_run *run = &p->runs[r];
-        if (run->kind == ROW_IMAGE) {
+        if (run->kind == ROW_TEXT) {
+            text_out += run->rows.n;
+            sequence_append(&j->sequence, &run->rows);
+        } else if (p->images[run->image].in_prefix) {
+            sequence_skip(&j->sequence, &p->images[run->image].info);
+        } else {
             struct rows *image = &p->images[run->image].rows;
             image->flags[0] |= ROW_BREAK;
             sequence_append(&j->sequence, image);
-            continue;
         }
-        struct rows text;
-        if (text_rows(en, j, run, &step, &text, e)) {
-            return -1;
-        }
-        text_out += text.n;
-        sequence_append(&j->sequence, &text);
     }
     report_text(j, &step, skipped, text_out);
     j->result.report.compressed_rows = j->sequence.n;
     return 0;
 }
 
-int pipeline_chunk(struct job *j, int max_rows, struct arena *a, struct rows *chunk, struct err *e)
+/* Rows from `begin` to where this chunk ends. */
+static int chunk_rows(const struct rows *seq, int begin)
+{
+    int n = 1;
+    while (begin + n < seq->n && !chunk_is_whole(n, seq->flags[begin + n] & ROW_BREAK)) {
+        n++;
+    }
+    return n;
+}
+
+int pipeline_chunk(struct job *j, struct arena *a, struct rows *chunk, struct err *e)
 {
     const struct rows *seq = &j->sequence;
     int begin = j->n_rows_done;
-    int n = seq->n - begin < max_rows ? seq->n - begin : max_rows;
+    int n = chunk_rows(seq, begin);
     if (rows_init(chunk, a, n, seq->n_embd, ROW_TEXT, 0, e)) {
         return -1;
     }
@@ -290,11 +344,22 @@ static int lm_run(void *ctx, int layer, int n_layer, struct rows *rows, const fl
     }
     int rc = compress_apply(&h->step, MODALITY_LM, layer, n_layer, rows, metric, n_metric,
                             h->scratch, &one, e);
-    take_skips(&h->job->result.report, &one);
+    take_skips(h->job, &one);
     double ms = one.modality[MODALITY_LM].ms;
     report_add(&h->job->result.report, MODALITY_LM, &h->step, before, rows->n, ms);
+    h->job->chunk_report = one;
     h->job->result.compress_ms += ms;
     return rc;
+}
+
+void pipeline_lm_step(const struct engine *en, const struct job *j, struct plan_step *step,
+                      const char **skipped)
+{
+    plan_text_step(&j->plan, MODALITY_LM, j->prompt.text_rows, &en->calibration, step, skipped);
+    if (step->method != compressors[0] && lm_cutoff(en, step) < 0) {
+        step->method = compressors[0];
+        *skipped = "cutoff_out_of_range";
+    }
 }
 
 int pipeline_lm_hook(struct engine *en, struct job *j, struct arena *a, struct stage_hook *hook,
@@ -303,23 +368,19 @@ int pipeline_lm_hook(struct engine *en, struct job *j, struct arena *a, struct s
     *hook = (struct stage_hook){0};
     const char *skipped = NULL;
     struct plan_step step;
-    plan_text_step(&j->plan, MODALITY_LM, j->prompt.text_rows, &en->calibration, &step, &skipped);
+    pipeline_lm_step(en, j, &step, &skipped);
     if (skipped) {
         report_skip(&j->result.report, STAGE_LM_LAYER, skipped);
     }
     if (step.method == compressors[0]) {
         return 0;
     }
-    int cutoff = lm_cutoff(en, &step);
-    if (cutoff < 0) {
-        report_skip(&j->result.report, STAGE_LM_LAYER, "cutoff_out_of_range");
-        return 0;
-    }
     struct lm_hook *h = arena_alloc(a, 1, sizeof *h);
     if (!h) {
         return err_no_memory(e, sizeof *h);
     }
-    *h = (struct lm_hook){.step = step, .cutoff = cutoff, .job = j, .scratch = &en->scratch};
+    *h = (struct lm_hook){
+        .step = step, .cutoff = lm_cutoff(en, &step), .job = j, .scratch = &en->scratch};
     *hook = (struct stage_hook){.wants = lm_wants, .run = lm_run, .ctx = h};
     return 0;
 }

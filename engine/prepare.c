@@ -385,9 +385,10 @@ static int decode_images(struct preparation *p, struct err *e)
         }
         struct prompt_image *out = &j->prompt.images[i];
         int rc = vision_preprocess(j->engine->vision, &im, &j->arena, &out->pixels, e);
-        if (job_uses_image_cache(j)) {
+        if (job_uses_image_cache(j) || job_uses_prefix_cache(j)) {
             image_cache_key(j->scope, sizeof j->scope, &im, vision_info(j->engine->vision),
                             step_in_tower(&out->step) ? &out->step : NULL, out->key);
+            image_rows_key(out->key, &out->step, out->info.key);
         }
         image_free(&im);
         if (rc) {

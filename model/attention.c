@@ -8,6 +8,8 @@
 
 #include <stdatomic.h>
 
+_Static_assert(KV_BLOCK_ROWS % ATTEND_KEYS == 0, "a tile's keys lie in one block of the cache");
+
 #define MAX_HEADS 16 /* query heads of one unit */
 /* Keys are shared out while there are fewer units than this for each thread, */
 #define UNITS_PER_THREAD 4
@@ -81,9 +83,10 @@ static bool out_of_window(const struct unit *u, int first, int n)
     if (job->window <= 0) {
         return false;
     }
-    float newest = job->kv->position[first];
-    for (int i = first + 1; i < first + n; i++) {
-        newest = job->kv->position[i] > newest ? job->kv->position[i] : newest;
+    const float *key_position = kv_positions(job->kv, first);
+    float newest = key_position[0];
+    for (int i = 1; i < n; i++) {
+        newest = key_position[i] > newest ? key_position[i] : newest;
     }
     for (int i = 0; i < u->n_queries; i++) {
         if (job->position[u->query + i] - newest < (float)job->window) {
@@ -104,14 +107,11 @@ static int keys_in_tile(const struct unit *u, int tile)
 }
 
 /* The n keys and values from row `first` on are one run of memory. */
-static void load_keys(const struct schedule *s, const struct unit *u, struct attend *t, int first,
-                      int n)
+static void load_keys(const struct unit *u, struct attend *t, int first, int n)
 {
     const struct kv_group *kv = u->job->kv;
-    struct kv_shape shape = {.n_head_kv = s->shape->n_head_kv, .head_dim = t->dim};
-    size_t at =
-        kv_head_offset(kv, &shape, u->job->layer, u->head_kv) + (size_t)first * (size_t)t->dim;
-    attend_load_f16(t, 0, kv->k + at, kv->v + at, n);
+    attend_load_f16(t, 0, kv_keys(kv, u->job->layer, u->head_kv, first),
+                    kv_values(kv, u->job->layer, u->head_kv, first), n);
 }
 
 static void attend_keys(const struct schedule *s, const struct unit *u, struct attend *t, int first,
@@ -120,11 +120,11 @@ static void attend_keys(const struct schedule *s, const struct unit *u, struct a
     const struct attention_job *job = u->job;
     struct attend_terms terms = {
         .softcap = s->shape->softcap,
-        .bias = job->use_log_mass ? job->kv->log_mass + first : NULL,
-        .key_position = job->kv->position + first,
+        .bias = job->use_log_mass ? kv_log_masses(job->kv, first) : NULL,
+        .key_position = kv_positions(job->kv, first),
         .window = (float)job->window,
     };
-    load_keys(s, u, t, first, n);
+    load_keys(u, t, first, n);
     for (int r = 0; r < rows_of(u); r++) {
         int seen = keys_of(job, u->query + r / u->n_heads) - first;
         t->visible[r] = seen < 0 ? 0 : seen < n ? seen : n;

@@ -217,15 +217,8 @@ static int check_slice(const struct decoder *d, const struct decoder_slice *slic
         kv->shape.head_dim != want.head_dim) {
         return err_set(e, ERR_INTERNAL, "the KV cache was made for another model");
     }
-    for (int i = 0; i < kv->n_groups; i++) {
-        const struct kv_group *g = &kv->group[i];
-        /* A hook only makes upper groups need less than this. */
-        if (slice->rows->n > g->capacity - g->n) {
-            return err_set(e, ERR_CONTEXT_LENGTH, "%d rows after %d do not fit a KV cache of %d",
-                           slice->rows->n, g->n, g->capacity);
-        }
-    }
-    return 0;
+    /* A hook only makes upper groups need less than this. */
+    return kv_prepare(slice->kv, slice->rows->n, e);
 }
 
 static int pass_alloc(struct pass *p, struct err *e)

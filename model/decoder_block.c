@@ -121,7 +121,6 @@ static int several_linears(const struct pass *p, const struct weight *const *w, 
 /* Append the rows of one slice to its cache in this layer. */
 static void store_slice(struct pass *p, int s, int il)
 {
-    const struct kv_shape shape = {p->d->hp.n_layer, p->d->hp.n_head_kv, p->d->hp.head_dim};
     struct segment *segment = &p->segments[s];
     struct rows *rows = p->slices[s].rows;
     struct kv_cache *kv = p->slices[s].kv;
@@ -129,19 +128,19 @@ static void store_slice(struct pass *p, int s, int il)
     int at = segment->kv_n_before[g - kv->group];
     if (il == g->first_layer) {
         for (int i = 0; i < segment->n; i++) {
-            g->position[at + i] = rows->position[i];
-            g->log_mass[at + i] = logf(rows->mass[i]);
+            *kv_positions(g, at + i) = rows->position[i];
+            *kv_log_masses(g, at + i) = logf(rows->mass[i]);
         }
         g->n = at + segment->n;
     }
     segment->n_keys = at + segment->n;
-    for (int head = 0; head < shape.n_head_kv; head++) {
-        size_t to = kv_head_offset(g, &shape, il, head) + (size_t)at * (size_t)shape.head_dim;
-        for (int i = 0; i < segment->n; i++, to += (size_t)shape.head_dim) {
-            size_t from = ((size_t)(segment->first + i) * (size_t)shape.n_head_kv + (size_t)head) *
-                          (size_t)shape.head_dim;
-            p->compute.kernels->f32_to_f16(g->k + to, p->k + from, shape.head_dim);
-            p->compute.kernels->f32_to_f16(g->v + to, p->v + from, shape.head_dim);
+    for (int head = 0; head < g->n_head_kv; head++) {
+        for (int i = 0; i < segment->n; i++) {
+            size_t from = ((size_t)(segment->first + i) * (size_t)g->n_head_kv + (size_t)head) *
+                          (size_t)g->head_dim;
+            p->compute.kernels->f32_to_f16(kv_keys(g, il, head, at + i), p->k + from, g->head_dim);
+            p->compute.kernels->f32_to_f16(kv_values(g, il, head, at + i), p->v + from,
+                                           g->head_dim);
         }
     }
 }

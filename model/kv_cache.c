@@ -5,32 +5,22 @@
 
 #include <string.h>
 
-/* Elements of k (or v) in one group; false when they do not fit into size_t bytes. */
-static bool plane_elements(const struct kv_shape *shape, int n_layer, int capacity, size_t *out)
-{
-    size_t bytes;
-    return ck_mul((size_t)n_layer, (size_t)shape->n_head_kv, out) &&
-           ck_mul(*out, (size_t)capacity, out) && ck_mul(*out, (size_t)shape->head_dim, out) &&
-           ck_mul(*out, sizeof(uint16_t), &bytes);
-}
-
 static int group_init(struct kv_group *g, const struct kv_shape *shape, int first, int n_layer,
                       int capacity, struct err *e)
 {
-    size_t n;
-    *g = (struct kv_group){.first_layer = first, .n_layer = n_layer, .capacity = capacity};
-    if (!plane_elements(shape, n_layer, capacity, &n)) {
+    size_t bytes;
+    size_t n_blocks = (size_t)kv_blocks_for(capacity);
+    *g = (struct kv_group){.first_layer = first,
+                           .n_layer = n_layer,
+                           .n_head_kv = shape->n_head_kv,
+                           .head_dim = shape->head_dim,
+                           .capacity = capacity};
+    if (!kv_block_bytes(shape, n_layer, &bytes) || !ck_mul(bytes, n_blocks, &bytes)) {
         return err_set(e, ERR_TOO_LARGE, "a KV cache of %d rows does not fit into memory",
                        capacity);
     }
-    g->k = mem_alloc_aligned(n, sizeof *g->k);
-    g->v = mem_alloc_aligned(n, sizeof *g->v);
-    g->position = mem_alloc((size_t)capacity, sizeof *g->position);
-    g->log_mass = mem_alloc((size_t)capacity, sizeof *g->log_mass);
-    if (!g->k || !g->v || !g->position || !g->log_mass) {
-        return err_no_memory(e, 2 * sizeof *g->k * n);
-    }
-    return 0;
+    g->blocks = mem_zalloc(n_blocks, sizeof(struct kv_block *));
+    return g->blocks ? 0 : err_no_memory(e, n_blocks * sizeof(struct kv_block *));
 }
 
 static int check_arguments(const struct kv_shape *shape, const int *cutoffs, int n_cutoffs,
@@ -81,24 +71,133 @@ int kv_init(struct kv_cache *kv, const struct kv_shape *shape, const int *cutoff
     return rc;
 }
 
+/* Cannot fail: group_init computed the same. */
+static size_t block_bytes(const struct kv_cache *kv, const struct kv_group *g)
+{
+    size_t bytes = 0;
+    (void)kv_block_bytes(&kv->shape, g->n_layer, &bytes);
+    return bytes;
+}
+
+int kv_reserve(struct kv_cache *kv, struct kv_pool *pool, struct err *e)
+{
+    size_t bytes = 0;
+    for (int i = 0; i < kv->n_groups; i++) {
+        const struct kv_group *g = &kv->group[i];
+        bytes += (size_t)kv_blocks_for(g->capacity) * block_bytes(kv, g);
+    }
+    if (bytes > pool->max_bytes || pool->reserved_bytes > pool->max_bytes - bytes) {
+        return err_set(e, ERR_BUSY, "%zu bytes of keys and values beside %zu reserved of %zu",
+                       bytes, pool->reserved_bytes, pool->max_bytes);
+    }
+    pool->reserved_bytes += bytes;
+    kv->reserved_bytes = bytes;
+    kv->pool = pool;
+    return 0;
+}
+
+static void drop_behind(struct kv_cache *kv, struct kv_group *g, int n_blocks)
+{
+    while (g->n_blocks > n_blocks) {
+        kv_block_drop(kv->pool, g->blocks[--g->n_blocks]);
+    }
+}
+
 void kv_clear(struct kv_cache *kv)
 {
     for (int i = 0; i < kv->n_groups; i++) {
-        struct kv_group *g = &kv->group[i];
-        mem_free(g->k);
-        mem_free(g->v);
-        mem_free(g->position);
-        mem_free(g->log_mass);
+        drop_behind(kv, &kv->group[i], 0);
+        mem_free(kv->group[i].blocks);
+    }
+    if (kv->pool) {
+        kv->pool->reserved_bytes -= kv->reserved_bytes;
     }
     *kv = (struct kv_cache){.shape = kv->shape};
 }
 
-/* Bytes that `rows` rows take in one group. */
-static size_t group_bytes(const struct kv_cache *kv, const struct kv_group *g, int rows)
+int kv_prepare(struct kv_cache *kv, int n, struct err *e)
 {
-    size_t row = 2 * sizeof(uint16_t) * (size_t)g->n_layer * (size_t)kv->shape.n_head_kv *
-                     (size_t)kv->shape.head_dim +
-                 2 * sizeof(float);
+    for (int i = 0; i < kv->n_groups; i++) {
+        struct kv_group *g = &kv->group[i];
+        if (n > g->capacity - g->n) {
+            return err_set(e, ERR_CONTEXT_LENGTH, "%d rows after %d do not fit a KV cache of %d", n,
+                           g->n, g->capacity);
+        }
+        while (g->n_blocks < kv_blocks_for(g->n + n)) {
+            struct kv_block *b = kv_block_new(kv->pool, &kv->shape, g->n_layer, e);
+            if (!b) {
+                return -1;
+            }
+            g->blocks[g->n_blocks++] = b;
+        }
+    }
+    return 0;
+}
+
+void kv_trim(struct kv_cache *kv)
+{
+    for (int i = 0; i < kv->n_groups; i++) {
+        drop_behind(kv, &kv->group[i], kv_blocks_for(kv->group[i].n));
+    }
+}
+
+void kv_share(struct kv_cache *kv, struct kv_group *g, int index, struct kv_block *b)
+{
+    kv_block_use(kv->pool, b);
+    if (index < g->n_blocks) {
+        kv_block_drop(kv->pool, g->blocks[index]);
+    } else {
+        g->n_blocks++;
+    }
+    g->blocks[index] = b;
+}
+
+static void copy_rows(const struct kv_group *g, struct kv_block *to, const struct kv_block *from,
+                      int n)
+{
+    size_t head = (size_t)KV_BLOCK_ROWS * (size_t)g->head_dim;
+    size_t bytes = (size_t)n * (size_t)g->head_dim * sizeof *to->k;
+    for (size_t at = 0; at < (size_t)g->n_layer * (size_t)g->n_head_kv * head; at += head) {
+        memcpy(to->k + at, from->k + at, bytes);
+        memcpy(to->v + at, from->v + at, bytes);
+    }
+    memcpy(to->position, from->position, (size_t)n * sizeof *to->position);
+    memcpy(to->log_mass, from->log_mass, (size_t)n * sizeof *to->log_mass);
+}
+
+int kv_own_tail(struct kv_cache *kv, struct err *e)
+{
+    for (int i = 0; i < kv->n_groups; i++) {
+        struct kv_group *g = &kv->group[i];
+        int rows = g->n % KV_BLOCK_ROWS;
+        if (rows == 0) {
+            continue;
+        }
+        struct kv_block **last = &g->blocks[g->n_blocks - 1];
+        struct err failure = ERR_INIT;
+        struct kv_block *own = kv_block_new(kv->pool, &kv->shape, g->n_layer, &failure);
+        if (own) {
+            copy_rows(g, own, *last, rows);
+            kv_block_drop(kv->pool, *last);
+            *last = own;
+        } else if ((*last)->n_running > 1 || (*last)->n_held > 0) {
+            for (int k = 0; k < kv->n_groups; k++) {
+                kv->group[k].n = 0;
+                drop_behind(kv, &kv->group[k], 0);
+            }
+            *e = failure;
+            return -1;
+        } /* else making room left it to this sequence alone */
+    }
+    return 0;
+}
+
+/* Bytes that `rows` rows take in one group. */
+static size_t rows_bytes(const struct kv_group *g, int rows)
+{
+    size_t row =
+        2 * sizeof(uint16_t) * (size_t)g->n_layer * (size_t)g->n_head_kv * (size_t)g->head_dim +
+        2 * sizeof(float);
     return row * (size_t)rows;
 }
 
@@ -106,7 +205,7 @@ size_t kv_bytes(const struct kv_cache *kv)
 {
     size_t total = 0;
     for (int i = 0; i < kv->n_groups; i++) {
-        total += group_bytes(kv, &kv->group[i], kv->group[i].capacity);
+        total += (size_t)kv->group[i].n_blocks * block_bytes(kv, &kv->group[i]);
     }
     return total;
 }
@@ -115,7 +214,7 @@ size_t kv_used_bytes(const struct kv_cache *kv)
 {
     size_t total = 0;
     for (int i = 0; i < kv->n_groups; i++) {
-        total += group_bytes(kv, &kv->group[i], kv->group[i].n);
+        total += rows_bytes(&kv->group[i], kv->group[i].n);
     }
     return total;
 }

@@ -244,7 +244,7 @@ void metrics_add_result(struct metrics *m, const struct job_result *r)
 {
     metrics_add(m, METRIC_PROMPT_TOKENS, "", r->prompt_rows);
     metrics_add(m, METRIC_PROMPT_TOKENS_CACHED, "", r->cached_rows);
-    metrics_add(m, METRIC_PREFIX_CACHE_QUERIES, "", r->prompt_rows);
+    metrics_add(m, METRIC_PREFIX_CACHE_QUERIES, "", r->looked_up_rows);
     metrics_add(m, METRIC_PREFIX_CACHE_HITS, "", r->cached_rows);
     metrics_add(m, METRIC_GENERATION_TOKENS, "", r->completion_tokens);
     metrics_add(m, METRIC_DRAFT_TOKENS, "", r->draft_tokens);

@@ -82,6 +82,33 @@ class Suite:
         check(whole.usage.prompt_tokens > packed.usage.prompt_tokens, "off is longer")
         check(whole.usage.model_extra["compression"]["ratio"] == 1, "off has ratio 1")
 
+    def prefixes(self) -> None:
+        def asked(question: str, **more: object) -> tuple[str, int, int]:
+            messages = photo("high")
+            messages[0]["content"][1]["text"] = question
+            answer = self.ask(messages, **more)
+            details = answer.usage.prompt_tokens_details
+            timings = answer.model_extra["timings"]
+            check(timings["cache_n"] == details.cached_tokens, "cache_n is cached_tokens")
+            check(
+                timings["prompt_n"] == answer.usage.prompt_tokens - details.cached_tokens,
+                "prompt_n is what was run",
+            )
+            text = answer.choices[0].message.content
+            return text, details.cached_tokens, answer.usage.prompt_tokens
+
+        alone, cached, _ = asked("What does it cost?", extra_body={"cache_prompt": False})
+        check(cached == 0, "cache_prompt false finds nothing")
+        asked("Is it red?")
+        text, cached, rows = asked("What does it cost?")
+        check(text == alone, f"{text!r}, not {alone!r}")
+        check(256 <= cached < rows, f"{cached} of {rows} cached")
+        until = time.monotonic() + 20  # a request is counted behind its answer
+        while self.server.metric("tamp_prefix_cache_hits_total") < cached:
+            check(time.monotonic() < until, "hits are counted")
+            time.sleep(0.01)
+        check(self.server.metric("tamp_kv_cache_usage_ratio") <= 1, "a ratio")
+
     def detail(self) -> None:
         rows = {d: self.ask(photo(d)).usage.prompt_tokens for d in ("low", "auto", "high")}
         check(rows["low"] <= rows["auto"] < rows["high"], str(rows))
@@ -207,6 +234,17 @@ def retries() -> None:
         check(server.metric_series('tamp_requests_rejected_total{reason="queue_full"}') >= 2, "counted")
 
 
+def without_prefixes() -> None:
+    with Server("--no-prefix-cache", vision=False) as server:
+        long = [{"role": "system", "content": "Be brief. " * 60}, *QUESTION]
+        for _ in range(2):
+            answer = client(server).chat.completions.create(
+                model="default", messages=long, max_tokens=1  # type: ignore[arg-type]
+            )
+            check(answer.usage.prompt_tokens_details.cached_tokens == 0, "nothing is kept")
+        check(server.metric("tamp_prefix_cache_queries_total") == 0, "nothing is looked up")
+
+
 def main() -> None:
     need_models()
     cases = Cases()
@@ -217,6 +255,7 @@ def main() -> None:
             "streamed",
             "stream_without_usage",
             "pictures",
+            "prefixes",
             "detail",
             "header",
             "choices",
@@ -230,6 +269,7 @@ def main() -> None:
         ):
             cases.run(name.replace("_", " "), getattr(suite, name))
         cases.run("keys", keys)
+        cases.run("no prefix cache", without_prefixes)
         cases.run("retry on 429", retries)
         cases.end(server)
 

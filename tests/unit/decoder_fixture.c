@@ -114,13 +114,26 @@ static void add_plane(const uint16_t *half, size_t n)
     n_planes++;
 }
 
-static void remove_plane(const uint16_t *half)
+static void remove_plane(const uint16_t *half, size_t n)
 {
+    (void)n;
     for (int i = 0; i < n_planes; i++) {
         if (planes[i].half == half) {
             mem_free(planes[i].exact);
             planes[i] = planes[--n_planes];
             return;
+        }
+    }
+}
+
+static void for_planes(const struct kv_cache *kv, void (*fn)(const uint16_t *half, size_t n))
+{
+    for (int i = 0; i < kv->n_groups; i++) {
+        const struct kv_group *g = &kv->group[i];
+        size_t n = (size_t)g->n_layer * (size_t)g->n_head_kv * KV_BLOCK_ROWS * (size_t)g->head_dim;
+        for (int k = 0; k < g->n_blocks; k++) {
+            fn(g->blocks[k]->k, n);
+            fn(g->blocks[k]->v, n);
         }
     }
 }
@@ -131,23 +144,45 @@ struct kv_cache fixture_kv(const struct fixture *f, const int *cutoffs, int n_cu
     struct kv_cache kv;
     struct kv_shape shape = decoder_kv_shape(f->d);
     CHECK_OK(kv_init(&kv, &shape, cutoffs, n_cutoffs, capacity, &e), e);
-    for (int i = 0; f->exact_kv && i < kv.n_groups; i++) {
-        const struct kv_group *g = &kv.group[i];
-        size_t n = (size_t)g->n_layer * (size_t)shape.n_head_kv * (size_t)capacity *
-                   (size_t)shape.head_dim;
-        add_plane(g->k, n);
-        add_plane(g->v, n);
+    if (f->exact_kv) { /* all blocks now: only these have a twin */
+        CHECK_OK(kv_prepare(&kv, capacity, &e), e);
+        for_planes(&kv, add_plane);
     }
     return kv;
 }
 
 void fixture_kv_clear(struct kv_cache *kv)
 {
-    for (int i = 0; i < kv->n_groups; i++) {
-        remove_plane(kv->group[i].k);
-        remove_plane(kv->group[i].v);
-    }
+    for_planes(kv, remove_plane);
     kv_clear(kv);
+}
+
+static bool same_row(const struct kv_group *a, const struct kv_group *b, int row)
+{
+    size_t bytes = (size_t)a->head_dim * sizeof(uint16_t);
+    for (int layer = a->first_layer; layer < a->first_layer + a->n_layer; layer++) {
+        for (int head = 0; head < a->n_head_kv; head++) {
+            if (memcmp(kv_keys(a, layer, head, row), kv_keys(b, layer, head, row), bytes) != 0 ||
+                memcmp(kv_values(a, layer, head, row), kv_values(b, layer, head, row), bytes) !=
+                    0) {
+                return false;
+            }
+        }
+    }
+    return memcmp(kv_positions(a, row), kv_positions(b, row), sizeof(float)) == 0 &&
+           memcmp(kv_log_masses(a, row), kv_log_masses(b, row), sizeof(float)) == 0;
+}
+
+bool fixture_same_kv(const struct kv_cache *a, const struct kv_cache *b)
+{
+    bool same = a->n_groups == b->n_groups;
+    for (int i = 0; same && i < a->n_groups; i++) {
+        same = a->group[i].n == b->group[i].n;
+        for (int row = 0; same && row < a->group[i].n; row++) {
+            same = same_row(&a->group[i], &b->group[i], row);
+        }
+    }
+    return same;
 }
 
 /* ---- passes ---- */

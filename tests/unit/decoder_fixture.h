@@ -32,6 +32,8 @@ void fixture_exact_kv(struct fixture *f);
 struct kv_cache fixture_kv(const struct fixture *f, const int *cutoffs, int n_cutoffs,
                            int capacity);
 void fixture_kv_clear(struct kv_cache *kv);
+/* The same lengths, and rows of the same bytes. */
+bool fixture_same_kv(const struct kv_cache *a, const struct kv_cache *b);
 /* Embedded rows of ids at positions first, first + 1, ... */
 struct rows fixture_rows(struct fixture *f, const token_id *ids, int n, int first);
 /* One slice in one pass; the test fails when the pass does. */

@@ -43,20 +43,25 @@ static void setup_init(struct setup *s, struct rng *r)
     size_t width = (size_t)s->shape.n_head * (size_t)s->shape.head_dim;
     CHECK_OK(kv_init(&s->kv, &shape, NULL, 0, s->n_keys + 3, &e), e);
     struct kv_group *g = &s->kv.group[0];
-    size_t n = (size_t)shape.n_head_kv * (size_t)g->capacity * (size_t)shape.head_dim;
-    for (size_t i = 0; i < n; i++) {
-        g->k[i] = op_f32_to_f16(uniform(r) * 2);
-        g->v[i] = op_f32_to_f16(uniform(r));
+    CHECK_OK(kv_prepare(&s->kv, g->capacity, &e), e);
+    for (int b = 0; b < g->n_blocks; b++) {
+        for (int i = 0; i < shape.n_head_kv * KV_BLOCK_ROWS * shape.head_dim; i++) {
+            g->blocks[b]->k[i] = op_f32_to_f16(uniform(r) * 2);
+            g->blocks[b]->v[i] = op_f32_to_f16(uniform(r));
+        }
     }
     for (int i = 0; i < s->n_keys; i++) {
-        g->position[i] = (float)(2 * i);
-        g->log_mass[i] = logf((float)(1 + i % 4));
+        *kv_positions(g, i) = (float)(2 * i);
+        *kv_log_masses(g, i) = logf((float)(1 + i % 4));
     }
     g->n = s->n_keys;
     s->q = floats((size_t)s->n_queries * width, r);
     s->out = floats((size_t)s->n_queries * width, r);
     s->want = floats((size_t)s->n_queries * width, r);
-    s->position = g->position + s->n_keys - s->n_queries;
+    s->position = floats((size_t)s->n_queries, r);
+    for (int i = 0; i < s->n_queries; i++) {
+        s->position[i] = *kv_positions(g, s->n_keys - s->n_queries + i);
+    }
 }
 
 static void setup_clear(struct setup *s)
@@ -65,22 +70,22 @@ static void setup_clear(struct setup *s)
     mem_free(s->q);
     mem_free(s->out);
     mem_free(s->want);
+    mem_free(s->position);
 }
 
 static double score_of(const struct setup *s, const float *q, int head_kv, int key)
 {
     const struct kv_group *g = &s->kv.group[0];
-    size_t at =
-        kv_head_offset(g, &s->kv.shape, 0, head_kv) + (size_t)key * (size_t)s->shape.head_dim;
+    const uint16_t *k = kv_keys(g, 0, head_kv, key);
     double sum = 0;
     for (int j = 0; j < s->shape.head_dim; j++) {
-        sum += (double)q[j] * (double)op_f16_to_f32(g->k[at + (size_t)j]);
+        sum += (double)q[j] * (double)op_f16_to_f32(k[j]);
     }
     sum *= (double)s->shape.scale;
     if (s->shape.softcap > 0) {
         sum = (double)s->shape.softcap * tanh(sum / (double)s->shape.softcap);
     }
-    return sum + (s->use_log_mass ? (double)g->log_mass[key] : 0);
+    return sum + (s->use_log_mass ? (double)*kv_log_masses(g, key) : 0);
 }
 
 static void plain_head(const struct setup *s, int query, int head)
@@ -93,14 +98,14 @@ static void plain_head(const struct setup *s, int query, int head)
     double sum[1024] = {0};
     double norm = 0;
     for (int key = 0; key <= last; key++) {
-        if (s->window > 0 && g->position[last] - g->position[key] >= (float)s->window) {
+        if (s->window > 0 && *kv_positions(g, last) - *kv_positions(g, key) >= (float)s->window) {
             continue;
         }
         double w = exp(score_of(s, s->q + at, head_kv, key));
-        size_t v = kv_head_offset(g, &s->kv.shape, 0, head_kv) + (size_t)key * (size_t)dim;
+        const uint16_t *v = kv_values(g, 0, head_kv, key);
         norm += w;
         for (int j = 0; j < dim; j++) {
-            sum[j] += w * (double)op_f16_to_f32(g->v[v + (size_t)j]);
+            sum[j] += w * (double)op_f16_to_f32(v[j]);
         }
     }
     for (int j = 0; j < dim; j++) {
@@ -276,7 +281,7 @@ TEST(attention_nan, "a key that is not finite shows in the result instead of bei
     for (int i = 0; i < 2; i++) {
         struct setup s = {.shape = {2, 1, 16, 0.25f, 0}, .n_queries = n_queries[i], .n_keys = 200};
         setup_init(&s, &r);
-        s.kv.group[0].k[5 * 16] = 0x7e00; /* NaN */
+        *kv_keys(&s.kv.group[0], 0, 0, 5) = 0x7e00; /* NaN */
         run(&s, 1);
         CHECK(isnan(s.out[0]));
         setup_clear(&s);

@@ -15,6 +15,7 @@ static struct metrics *filled(void)
     CHECK(m);
     struct job_result r = {.prompt_rows = 90,
                            .image_rows = 64,
+                           .looked_up_rows = 45,
                            .cached_rows = 10,
                            .images_queried = 3,
                            .draft_tokens = 12,
@@ -49,6 +50,8 @@ TEST(metrics_values, "what was counted is what is shown")
         "tamp_requests_total{endpoint=\"chat\",status=\"200\"} 2\n",
         "tamp_prompt_tokens_total 90\n",
         "tamp_prompt_tokens_cached_total 10\n",
+        "tamp_prefix_cache_queries_total 45\n",
+        "tamp_prefix_cache_hits_total 10\n",
         "tamp_generation_tokens_total 11\n",
         "tamp_kv_cache_usage_ratio 0.25\n",
         "tamp_time_to_first_token_seconds_bucket{le=\"0.025\"} 0\n",

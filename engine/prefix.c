@@ -1,0 +1,153 @@
+/* What a prompt shares with earlier ones. Between the text, which is merged by now, and the
+ * pictures, which may never have to be looked at: the prompt is described piece by piece,
+ * the prefix cache follows the description as far as it can, and what it knows enters the
+ * sequence's KV cache. After the last chunk the same description says what is left behind. */
+#include "engine/engine_impl.h"
+
+#include "engine/chunk.h"
+
+#include <string.h>
+
+/* Of a vector that is the mean of others: what it was made of is compared in full, this
+ * sees a difference in how. */
+static uint64_t checksum(const float *x, int n)
+{
+    uint64_t h = 14695981039346656037u; /* FNV-1a on whole words */
+    for (int i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        h = (h ^ bits) * 1099511628211u;
+    }
+    return h;
+}
+
+/* The tokens of each row of a run: ids[n] is sorted by row, order kept. */
+static void describe_rows(const struct prompt_run *run, uint8_t flags, token_id *ids,
+                          struct prefix_piece *pieces)
+{
+    const struct rows *r = &run->rows;
+    const token_id *next = ids;
+    for (int i = 0; i < r->n; i++) {
+        pieces[i] = (struct prefix_piece){.flags = r->flags[i] & flags, .position = r->position[i]};
+    }
+    for (int s = 0; s < r->n_source; s++) {
+        pieces[r->owner[s]].n_ids++;
+    }
+    for (int i = 0; i < r->n; i++) {
+        pieces[i].ids = next;
+        next += pieces[i].n_ids;
+        pieces[i].vector =
+            pieces[i].n_ids > 1 ? checksum(r->x + (size_t)i * (size_t)r->n_embd, r->n_embd) : 0;
+        pieces[i].n_ids = 0;
+    }
+    for (int s = 0; s < r->n_source; s++) {
+        struct prefix_piece *p = &pieces[r->owner[s]];
+        ids[p->ids - ids + p->n_ids++] = run->ids[s];
+    }
+}
+
+static int describe(struct job *j, const struct prefix_key *key, struct err *e)
+{
+    const struct prompt *p = &j->prompt;
+    size_t most = (size_t)p->text_rows + (size_t)p->n_images;
+    token_id *ids = arena_alloc(&j->arena, (size_t)p->text_rows, sizeof *ids);
+    j->pieces = arena_alloc(&j->arena, most, sizeof *j->pieces);
+    j->max_chunks = (p->text_rows + p->image_rows) / CHUNK_MIN_ROWS + 1;
+    j->chunks = arena_alloc(&j->arena, (size_t)j->max_chunks, sizeof *j->chunks);
+    if (!ids || !j->pieces || !j->chunks) {
+        return err_no_memory(e, most * sizeof *j->pieces);
+    }
+    /* Without merging inside the decoder flags decide nothing but where chunks end. */
+    uint8_t flags = key->lm.method == compressors[0] ? ROW_BREAK : UINT8_MAX;
+    for (int i = 0; i < p->n_runs; i++) {
+        const struct prompt_run *run = &p->runs[i];
+        if (run->kind == ROW_IMAGE) {
+            j->pieces[j->n_pieces++] =
+                (struct prefix_piece){.picture = &p->images[run->image].info, .flags = ROW_BREAK};
+            continue;
+        }
+        describe_rows(run, flags, ids, j->pieces + j->n_pieces);
+        j->n_pieces += run->rows.n;
+        ids += run->rows.n_source;
+    }
+    return 0;
+}
+
+/* A picture whose last row is among the first n_rows of the prompt needs no tower. */
+static void mark_pictures(struct job *j, int n_rows)
+{
+    for (int i = 0; i < j->n_pieces && n_rows > 0; i++) {
+        struct prefix_picture *picture = j->pieces[i].picture;
+        n_rows -= picture ? picture->n_rows : 1;
+        for (int k = 0; picture && n_rows >= 0 && k < j->prompt.n_images; k++) {
+            j->prompt.images[k].in_prefix |= picture == &j->prompt.images[k].info;
+        }
+    }
+}
+
+static struct prefix_key key_of(const struct engine *en, const struct job *j)
+{
+    struct prefix_key key = {.cutoff = -1};
+    int cutoffs[KV_MAX_GROUPS];
+    const char *skipped = NULL;
+    memcpy(key.scope, j->scope, sizeof key.scope);
+    pipeline_lm_step(en, j, &key.lm, &skipped);
+    if (pipeline_cutoffs(en, j, cutoffs) > 0) {
+        key.cutoff = cutoffs[0];
+    }
+    return key;
+}
+
+/* The reasons and counts of the chunks that are not run. */
+static void report_found(struct job *j, const struct prefix_key *key)
+{
+    for (int i = 0; i < j->n_chunks; i++) {
+        const struct report *r = &j->chunks[i].report;
+        for (int k = 0; k < r->n_skipped; k++) {
+            report_skip(&j->result.report, r->skipped[k].stage, r->skipped[k].reason);
+        }
+        if (r->modality[MODALITY_LM].method) {
+            report_add(&j->result.report, MODALITY_LM, &key->lm, r->modality[MODALITY_LM].rows_in,
+                       r->modality[MODALITY_LM].rows_out, 0);
+        }
+        j->n_rows_found += j->chunks[i].n_rows;
+    }
+}
+
+int prefix_begin(struct engine *en, struct job *j, struct err *e)
+{
+    if (!job_uses_prefix_cache(j)) {
+        return 0;
+    }
+    const struct prefix_key key = key_of(en, j);
+    if (describe(j, &key, e)) {
+        return -1;
+    }
+    j->n_chunks = prefix_cache_find(en->prefix_cache, &key, j->pieces, j->n_pieces, &j->kv,
+                                    j->chunks, j->max_chunks);
+    report_found(j, &key);
+    mark_pictures(j, j->n_rows_found);
+    return 0;
+}
+
+void prefix_chunk_done(struct job *j, int n_rows)
+{
+    if (!j->chunks || j->n_chunks == j->max_chunks) {
+        return;
+    }
+    struct prefix_chunk *c = &j->chunks[j->n_chunks++];
+    *c = (struct prefix_chunk){.n_rows = n_rows, .report = j->chunk_report};
+    for (int g = 0; g < j->kv.n_groups; g++) {
+        c->end[g] = j->kv.group[g].n;
+    }
+}
+
+void prefix_keep(struct engine *en, struct job *j)
+{
+    if (!j->chunks || j->leaves_nothing) {
+        return;
+    }
+    const struct prefix_key key = key_of(en, j);
+    prefix_cache_put(en->prefix_cache, &key, j->pieces, j->n_pieces, &j->kv, j->chunks,
+                     j->n_chunks);
+}
