@@ -29,6 +29,7 @@ struct bench {
     struct compute compute;
     struct arena arena;
     struct kv_cache kv;
+    float position[MAX_KEYS];   /* of the keys */
     struct attention attention; /* its scratch is made once for a pass, not for a layer */
     float *x, *y;               /* [MAX_KEYS, N_FF] */
     float *out;
@@ -48,7 +49,7 @@ static void run_attention(struct bench *b, const struct ops_case *c, double *amo
 {
     struct attention_job job = {.q = b->x,
                                 .out = b->out,
-                                .position = b->kv.group[0].position + c->n_keys - c->n_queries,
+                                .position = b->position + c->n_keys - c->n_queries,
                                 .n = c->n_queries,
                                 .n_keys = c->n_keys,
                                 .kv = &b->kv.group[0]};
@@ -152,6 +153,22 @@ static const struct vector_ops *loops_named(const char *name)
     return n > 0 ? sets[n - 1] : NULL;
 }
 
+/* Row `row` of the cache: the same in all layers. */
+static void fill_row(struct bench *b, int row)
+{
+    const struct kv_group *g = &b->kv.group[0];
+    for (int layer = 0; layer < LAYERS; layer++) {
+        for (int head = 0; head < N_HEAD_KV; head++) {
+            const float *from = b->x + (size_t)(row * N_HEAD_KV + head) * HEAD_DIM;
+            b->compute.kernels->f32_to_f16(kv_keys(g, layer, head, row), from, HEAD_DIM);
+            b->compute.kernels->f32_to_f16(kv_values(g, layer, head, row), from + N_FF, HEAD_DIM);
+        }
+    }
+    *kv_positions(g, row) = (float)row;
+    b->position[row] = (float)row;
+    *kv_log_masses(g, row) = 0;
+}
+
 static bool bench_open(struct bench *b, int n_threads)
 {
     struct err e = ERR_INIT;
@@ -166,7 +183,7 @@ static bool bench_open(struct bench *b, int n_threads)
     b->out = mem_alloc(n, sizeof(float));
     arena_init(&b->arena, (size_t)1 << 30);
     if (!b->compute.kernels || !b->compute.pool || !b->x || !b->y || !b->out ||
-        kv_init(&b->kv, &shape, NULL, 0, MAX_KEYS, &e) ||
+        kv_init(&b->kv, &shape, NULL, 0, MAX_KEYS, &e) || kv_prepare(&b->kv, MAX_KEYS, &e) ||
         attention_init(&b->attention, &heads, &b->compute, &b->arena, &e)) {
         fprintf(stderr, "bench: %s\n", e.msg);
         return false;
@@ -175,17 +192,8 @@ static bool bench_open(struct bench *b, int n_threads)
     for (size_t i = 0; i < n; i++) {
         b->x[i] = (float)(rng_double(&r) * 2 - 1);
     }
-    struct kv_group *g = &b->kv.group[0];
-    size_t plane = (size_t)N_HEAD_KV * MAX_KEYS * HEAD_DIM;
-    b->compute.kernels->f32_to_f16(g->k, b->x, (int)plane);
-    b->compute.kernels->f32_to_f16(g->v, b->x + plane, (int)plane);
-    for (size_t i = 1; i < LAYERS; i++) {
-        memcpy(g->k + i * plane, g->k, plane * sizeof *g->k);
-        memcpy(g->v + i * plane, g->v, plane * sizeof *g->v);
-    }
     for (int i = 0; i < MAX_KEYS; i++) {
-        g->position[i] = (float)i;
-        g->log_mass[i] = 0;
+        fill_row(b, i);
     }
     return true;
 }

@@ -75,11 +75,12 @@ static void leave_scope(struct prefix_cache *c, struct scope *s)
     if (--s->n_users > 0) {
         return;
     }
-    struct scope **at = &c->scopes;
-    while (*at != s) {
-        at = &(*at)->next;
+    for (struct scope **at = &c->scopes; *at; at = &(*at)->next) {
+        if (*at == s) {
+            *at = s->next;
+            break;
+        }
     }
-    *at = s->next;
     c->n_scopes--;
     mem_free(s);
 }
@@ -197,7 +198,7 @@ struct cursor {
 static bool same_text(const struct prefix_piece *a, const struct prefix_piece *b)
 {
     return !b->picture && a->n_ids == b->n_ids && a->flags == b->flags && a->vector == b->vector &&
-           memcmp(&a->position, &b->position, sizeof a->position) == 0 &&
+           a->position == b->position &&
            memcmp(a->ids, b->ids, (size_t)a->n_ids * sizeof *a->ids) == 0;
 }
 
@@ -416,8 +417,9 @@ static struct node *node_new(const struct prefix_key *key, const struct prefix_p
         node->group[g].first = first[g];
         node->group[g].n = count[g];
         node->group[g].blocks = blocks;
-        memcpy(blocks, kv->group[g].blocks + first[g], (size_t)count[g] * sizeof *blocks);
-        blocks += count[g];
+        for (int i = 0; i < count[g]; i++) {
+            *blocks++ = kv->group[g].blocks[first[g] + i];
+        }
     }
     return node;
 }
