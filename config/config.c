@@ -147,7 +147,7 @@ static const struct schema_option options[] = {
      .metavar = "",
      .unit = "",
      .help = "keep keys and values of prompts, so that what the next one begins with alike is not "
-             "computed again; each API key has its own; --no-prefix-cache keeps none",
+             "computed again; each API key has its own",
      .offset = AT(prefix_cache),
      .commands = CONFIG_SERVE},
     {.name = "prefix-cache-mb",
