@@ -94,6 +94,15 @@ char *buf_take(struct buf *b, size_t *len)
     return data;
 }
 
+void buf_drop(struct buf *b, size_t n)
+{
+    if (n > 0) {
+        memmove(b->data, b->data + n, b->len - n);
+        b->len -= n;
+        b->data[b->len] = '\0';
+    }
+}
+
 void buf_clear(struct buf *b)
 {
     b->len = 0;

@@ -27,6 +27,8 @@ bool buf_failed(const struct buf *b);
 const char *buf_str(const struct buf *b); /* "" while empty */
 /* Hands the bytes over to the caller (mem_free) and empties the buffer. */
 char *buf_take(struct buf *b, size_t *len);
+/* Forget the first n bytes, n <= len: what is left moves to the front. */
+void buf_drop(struct buf *b, size_t n);
 void buf_clear(struct buf *b); /* keep the memory, forget the content */
 void buf_free(struct buf *b);
 

@@ -34,7 +34,6 @@ struct chat_run {
     struct completion completion;
     struct sse sse;
     struct buf out; /* of a stream: rendered, not taken yet */
-    size_t out_taken;
     uint64_t submitted_ns;
 };
 
@@ -298,8 +297,7 @@ static void pump(struct exchange *ex)
 {
     struct chat_run *run = ex->chat;
     struct job_event ev;
-    while (run->job && !run->ended && run->error.code == ERR_NONE &&
-           run->out.len - run->out_taken < STREAM_AHEAD) {
+    while (run->job && !run->ended && run->error.code == ERR_NONE && run->out.len < STREAM_AHEAD) {
         job_next(run->job, &ev);
         if (ev.type == JOB_EVENT_NONE) {
             break;
@@ -315,7 +313,7 @@ static void ping_if_due(struct exchange *ex)
 {
     struct chat_run *run = ex->chat;
     uint64_t at = atomic_load(&ex->ping_ns);
-    if (at && clock_ns() >= at && run->out.len == run->out_taken) {
+    if (at && clock_ns() >= at && run->out.len == 0) {
         sse_ping(&run->out);
     }
 }
@@ -323,14 +321,10 @@ static void ping_if_due(struct exchange *ex)
 static ssize_t take(struct exchange *ex, char *dst, size_t max)
 {
     struct chat_run *run = ex->chat;
-    size_t n = run->out.len - run->out_taken;
-    n = n < max ? n : max;
-    memcpy(dst, run->out.data + run->out_taken, n);
-    run->out_taken += n;
-    if (run->out_taken == run->out.len) {
-        buf_clear(&run->out);
-        run->out_taken = 0;
-    }
+    size_t n = run->out.len < max ? run->out.len : max;
+    memcpy(dst, run->out.data, n);
+    /* at once: the ceiling is for what is unsent, however long the stream is */
+    buf_drop(&run->out, n);
     atomic_store(&ex->ping_ns, in_ms(LIMIT_PING_MS));
     return (ssize_t)n;
 }
@@ -356,7 +350,7 @@ static ssize_t read_stream(void *cls, uint64_t pos, char *dst, size_t max)
             run->closed = true;
         }
         ping_if_due(ex);
-        if (run->out.len > run->out_taken) {
+        if (run->out.len > 0) {
             return take(ex, dst, max);
         }
         if (run->closed) {

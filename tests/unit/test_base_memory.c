@@ -153,6 +153,25 @@ TEST(buf_appends_and_terminates, "every way of adding, always a NUL after the la
     mem_free(taken);
 }
 
+TEST(buf_drops_its_front,
+     "what is dropped counts no longer; the rest moves up and stays terminated")
+{
+    struct buf b;
+    buf_init(&b, 8);
+    buf_drop(&b, 0);
+    CHECK_STR(buf_str(&b), "");
+    for (int i = 0; i < 100; i++) { /* far more than the ceiling, never more than it at once */
+        CHECK_INT(buf_puts(&b, "abcde"), ==, 0);
+        CHECK_STR(buf_str(&b) + b.len - 5, "abcde");
+        buf_drop(&b, i == 0 ? 3 : 5);
+        CHECK_STR(buf_str(&b), "de");
+    }
+    buf_drop(&b, 2);
+    CHECK_INT(b.len, ==, 0);
+    CHECK_STR(buf_str(&b), "");
+    buf_free(&b);
+}
+
 TEST(buf_keeps_its_ceiling, "exactly max_bytes fit; one more fails, sticks, and changes nothing")
 {
     struct buf b;

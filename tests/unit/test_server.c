@@ -176,6 +176,35 @@ TEST(server_slow_reader, "who does not read his stream loses it, and its slot is
     end(&r);
 }
 
+TEST(server_late_reader, "a stream longer than every buffer reaches a reader who is always behind")
+{
+    struct running r = start(1, (struct server_times){0});
+    struct engine_stats s;
+    struct buf got;
+    char chunk[65536];
+    ssize_t n;
+    int fd = dial(&r, 4096);
+    post(fd, "\"stream\":true,\"n\":12,\"max_tokens\":450,\"ignore_eos\":true,\"logprobs\":true,"
+             "\"top_logprobs\":20");
+    do { /* all tokens wait: what is taken from the server's buffer is replaced at once */
+        usleep(1000);
+        engine_stats(r.engine, &s);
+    } while (s.n_done + s.n_cancelled == 0);
+    buf_init(&got, (size_t)64 << 20);
+    do {
+        n = recv(fd, chunk, sizeof chunk, 0);
+        CHECK_INT(buf_append(&got, chunk, n > 0 ? (size_t)n : 0), ==, 0);
+    } while (n > 0 && !strstr(buf_str(&got) + (got.len > 64 ? got.len - 64 : 0), "[DONE]"));
+    CHECK_INT(s.n_done, ==, 1);
+    if (!strstr(buf_str(&got) + (got.len > 64 ? got.len - 64 : 0), "data: [DONE]")) {
+        FAIL("the stream was cut after %zu bytes", got.len);
+    }
+    CHECK_INT(got.len, >, 6 << 20); /* a socket keeps 4 MiB at most */
+    buf_free(&got);
+    close(fd);
+    end(&r);
+}
+
 TEST(server_queue_timeout, "who waits too long for a slot gets 503, a code and Retry-After")
 {
     struct running r = start(1, (struct server_times){.queue_ms = 200});
