@@ -1,5 +1,6 @@
 /* Runs every TEST of the program, each in its own process with a time limit, and ends
  * with "N passed, N failed, N skipped". See tests/README.md. */
+#include "tensor/blas.h"
 #include "tests/test.h"
 #include "vision/image.h"
 
@@ -88,6 +89,7 @@ static int run_one(const struct test_case *t, const struct options *o)
 int main(int argc, char **argv)
 {
     image_worker_maybe_run(argc, argv);
+    blas_init(argv); /* products as the program computes them: OpenBLAS without threads */
     struct options o = {0};
     program = argv[0];
     int i = 1;

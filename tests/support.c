@@ -59,6 +59,19 @@ void *test_guarded(const void *src, size_t n)
     return at;
 }
 
+bool test_same_bits(const float *a, const float *b, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits[2];
+        memcpy(&bits[0], a + i, sizeof bits[0]);
+        memcpy(&bits[1], b + i, sizeof bits[1]);
+        if (bits[0] != bits[1]) {
+            return false;
+        }
+    }
+    return true;
+}
+
 double test_max_diff(const float *a, const float *b, size_t n)
 {
     double worst = 0;

@@ -7,6 +7,7 @@
 #ifndef TAMP_TESTS_TEST_H
 #define TAMP_TESTS_TEST_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -71,6 +72,8 @@ void test_check_str(const char *file, int line, const char *what, const char *go
  * crash of this test. Copies src when it is not NULL. Freed with the process. */
 void *test_guarded(const void *src, size_t n);
 
+/* Whether n numbers have the same bits: unlike ==, it tells -0 from 0 and a NaN equals itself. */
+bool test_same_bits(const float *a, const float *b, size_t n);
 /* Largest |a - b|; normalised mean squared error sum (a-b)^2 / sum b^2; cosine. */
 double test_max_diff(const float *a, const float *b, size_t n);
 double test_nmse(const float *a, const float *b, size_t n);

@@ -21,6 +21,19 @@
 #define DECODE_WORKER_ENV   "TAMP_IMAGE_WORKER"
 #define DECODE_WORKER_FD    3
 
+/* 1: built with a sanitizer, which needs more system calls than the filter allows and more
+ * addresses than the limit; the helper is then not confined. gcc says it with macros of
+ * its own, clang 14 with __has_feature. */
+#ifndef __has_feature
+#define __has_feature(x) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) ||                               \
+    __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define UNDER_SANITIZER 1
+#else
+#define UNDER_SANITIZER 0
+#endif
+
 struct decode_hello { /* the helper, once, when it is ready */
     uint32_t magic;
     uint32_t confined; /* 1: seccomp is on */

@@ -19,16 +19,6 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#ifndef __has_feature
-#define __has_feature(x) 0
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) ||                               \
-    __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define UNDER_SANITIZER 1
-#else
-#define UNDER_SANITIZER 0
-#endif
-
 #define ADDRESS_SPACE_BYTES ((rlim_t)2 << 30) /* behind the budget, should that ever fail */
 #define SEND_BYTES          ((size_t)256 << 10)
 

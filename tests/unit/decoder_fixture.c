@@ -169,8 +169,8 @@ static bool same_row(const struct kv_group *a, const struct kv_group *b, int row
             }
         }
     }
-    return memcmp(kv_positions(a, row), kv_positions(b, row), sizeof(float)) == 0 &&
-           memcmp(kv_log_masses(a, row), kv_log_masses(b, row), sizeof(float)) == 0;
+    return test_same_bits(kv_positions(a, row), kv_positions(b, row), 1) &&
+           test_same_bits(kv_log_masses(a, row), kv_log_masses(b, row), 1);
 }
 
 bool fixture_same_kv(const struct kv_cache *a, const struct kv_cache *b)

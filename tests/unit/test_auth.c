@@ -2,6 +2,7 @@
 #include "server/limits.h"
 #include "tests/test.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static const char *const keys[] = {"first-key", "second-key"};
@@ -39,8 +40,8 @@ TEST(auth_scope_of_a_key,
 TEST(auth_refuses_everything_else, "no key, another scheme, prefixes, longer and huge keys")
 {
     static char huge[1 << 20];
-    memset(huge, 'x', sizeof huge - 1);
-    memcpy(huge, "Bearer ", 7);
+    int scheme = snprintf(huge, sizeof huge, "Bearer ");
+    memset(huge + scheme, 'x', sizeof huge - 1 - (size_t)scheme);
     const char *const wrong[] = {NULL,
                                  "",
                                  "Bearer",

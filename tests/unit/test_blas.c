@@ -3,6 +3,7 @@
 #include "tensor/blas_impl.h"
 #include "tests/test.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -57,10 +58,13 @@ TEST(blas_init_respects_the_user, "a core type that somebody set is never change
 {
     char program[] = "tests";
     char *argv[] = {program, NULL};
+    /* Not empty where the runner itself is a second start. */
+    char before[160];
+    snprintf(before, sizeof before, "%s", blas_correction());
     setenv("OPENBLAS_CORETYPE", "Haswell", 1);
     blas_init(argv);
     CHECK_STR(getenv("OPENBLAS_CORETYPE"), "Haswell");
-    CHECK_STR(blas_correction(), "");
+    CHECK_STR(blas_correction(), before);
 }
 
 TEST(blas_product, "C = A B^T with leading dimensions; what lies between rows stays")

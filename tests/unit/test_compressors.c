@@ -107,7 +107,7 @@ static void check_rules(const struct sample *s, const struct rows *after)
             CHECK_DOUBLE(after->mass[to], ==, 1);
             CHECK_DOUBLE(after->position[to], ==, (double)before->position[i]);
             CHECK_INT(after->flags[to], ==, before->flags[i]);
-            CHECK(memcmp(after->x + to * WIDTH, before->x + i * WIDTH, WIDTH * sizeof(float)) == 0);
+            CHECK(test_same_bits(after->x + to * WIDTH, before->x + i * WIDTH, WIDTH));
         }
     }
     for (int i = 0; i < after->n * WIDTH; i++) {

@@ -36,7 +36,7 @@ static struct reference_case load_case(const cJSON *json)
     struct reference_case c = {.name = field(json, "name")->valuestring, .json = json};
     c.n = cJSON_GetArraySize(tokens);
     c.n_greedy = cJSON_GetArraySize(greedy);
-    c.ids = mem_alloc((size_t)(c.n + c.n_greedy), sizeof *c.ids);
+    c.ids = mem_alloc((size_t)c.n + (size_t)c.n_greedy, sizeof *c.ids);
     CHECK(c.ids);
     for (int i = 0; i < c.n; i++) {
         c.ids[i] = cJSON_GetArrayItem(tokens, i)->valueint;

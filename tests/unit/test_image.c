@@ -4,6 +4,7 @@
 #include "base/buf.h"
 #include "base/rng.h"
 #include "tests/test.h"
+#include "vision/decode_worker.h"
 #include "vision/vision_impl.h"
 
 #include <errno.h>
@@ -296,9 +297,9 @@ TEST(image_helper_killed, "after a helper was killed the next picture decodes")
 
 TEST(image_helper_confined, "the helper runs under a system call filter and gains no privileges")
 {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    SKIP("sanitizers need more system calls than the filter allows");
-#endif
+    if (UNDER_SANITIZER) {
+        SKIP("sanitizers need more system calls than the filter allows");
+    }
     struct err e = ERR_INIT;
     CHECK_OK(image_worker_start(&e), e);
     struct buf path;

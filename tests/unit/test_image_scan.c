@@ -282,16 +282,24 @@ TEST(image_scan_jpeg_frames, "frames that tamp does not decode are refused by na
     mem_free(bytes);
 }
 
+static void set_be16(uint8_t *at, unsigned value)
+{
+    at[0] = (uint8_t)(value >> 8);
+    at[1] = (uint8_t)value;
+}
+
 TEST(image_scan_jpeg_sizes, "sides of 0 and of 65535 in a JPEG frame are refused")
 {
     size_t n;
     uint8_t *bytes = data_file("baseline444.jpg", &n);
     uint8_t *sof = bytes + find_segment(bytes, n, 0xc0);
-    memcpy(sof + 5, "\0\0", 2); /* height 0: it would come from a DNL marker */
+    set_be16(sof + 5, 0); /* height 0: it would come from a DNL marker */
     refuse(bytes, n, "image_too_small");
-    memcpy(sof + 5, "\xff\xff\xff\xff", 4);
+    set_be16(sof + 5, 65535);
+    set_be16(sof + 7, 65535);
     refuse(bytes, n, "image_too_large");
-    memcpy(sof + 5, "\0\1\x27\x10", 4);
+    set_be16(sof + 5, 1);
+    set_be16(sof + 7, 10000);
     refuse(bytes, n, "image_aspect");
     mem_free(bytes);
 }

@@ -193,10 +193,10 @@ TEST(json_scan_many_keys, "100,000 different keys are no duplicates; a late one 
     for (int i = 0; i < 100000; i++) {
         n += (size_t)snprintf(text + n, room - n, "\"k%d\":0,", i);
     }
-    memcpy(text + n - 1, "}", 1);
+    text[n - 1] = '}';
     CHECK_STR(scan(text, n), "ok");
-    memcpy(text + n - 1, ",\"k7\":0}", 8);
-    CHECK_STR(scan(text, n + 7), "duplicate_key");
+    n += (size_t)snprintf(text + n - 1, room - n, ",\"k7\":0}") - 1;
+    CHECK_STR(scan(text, n), "duplicate_key");
     free(text);
 }
 

@@ -137,8 +137,8 @@ static void check_rounding(const struct packed_kernels *k, struct rng *r, int n_
     round_all(k, x, n_in, &got);
     size_t n = 3 * (size_t)n_blocks;
     CHECK(memcmp(want.q, got.q, n * PACKED_ROW_BLOCK) == 0);
-    CHECK(memcmp(want.scale, got.scale, n * sizeof(float)) == 0);
-    CHECK(memcmp(want.scaled_sum, got.scaled_sum, n * sizeof(float)) == 0);
+    CHECK(test_same_bits(want.scale, got.scale, n));
+    CHECK(test_same_bits(want.scaled_sum, got.scaled_sum, n));
     CHECK(memcmp(want.offset, got.offset, n * sizeof(int32_t)) == 0);
     for (int i = 0; i < 3 * n_in; i++) {
         size_t at = packed_at(&got, i / n_in, i % n_in / PACKED_BLOCK);
@@ -199,7 +199,7 @@ static void check_product(const struct packed_kernels *k, struct rng *r, enum te
     for (int row = 0; row < n_rows; row++) {
         struct operand one = row_of(&x, row);
         multiply(k, &p, 0, p.n_panels, &one, bias, alone);
-        CHECK(memcmp(alone, got + (size_t)row * (size_t)n_out, (size_t)n_out * sizeof *got) == 0);
+        CHECK(test_same_bits(alone, got + (size_t)row * (size_t)n_out, (size_t)n_out));
     }
     packed_clear(&p);
 }
@@ -355,7 +355,7 @@ TEST(packed_amx_bits, "int8 tiles give the bits of the AVX-512 loops, so rows ma
         float *got = test_guarded(NULL, sizeof *got * 70 * 75);
         multiply(&packed_vnni, &p, 0, p.n_panels, &x, bias, want);
         multiply(amx->packed, &p, 0, p.n_panels, &x, bias, got);
-        CHECK(memcmp(want, got, sizeof *got * 70 * 75) == 0);
+        CHECK(test_same_bits(want, got, (size_t)70 * 75));
         packed_clear(&p);
     }
 }

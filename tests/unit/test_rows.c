@@ -84,7 +84,7 @@ TEST(rows_merge_alone, "a row alone in its group keeps its bytes, whatever its m
     copy_rows(&before, &a, &r);
     const int32_t swap[] = {1, 0, 0};
     CHECK_OK(rows_merge(&r, swap, 2, &a, &e), e);
-    CHECK(memcmp(r.x + 32, before.x, 32 * sizeof *r.x) == 0);
+    CHECK(test_same_bits(r.x + 32, before.x, 32));
     CHECK_DOUBLE(r.mass[1], ==, 3);
     arena_clear(&a);
 }
@@ -175,7 +175,7 @@ TEST(rows_permute_order, "rows move with all that belongs to them")
     const int32_t back[] = {1, 5, 3, 6, 4, 2, 0};
     CHECK_OK(rows_permute(&r, perm, &a, &e), e);
     for (int i = 0; i < 7; i++) {
-        CHECK(memcmp(r.x + i * 3, before.x + perm[i] * 3, 3 * sizeof *r.x) == 0);
+        CHECK(test_same_bits(r.x + i * 3, before.x + perm[i] * 3, 3));
         CHECK_INT(r.flags[i], ==, before.flags[perm[i]]);
         CHECK_INT(r.kind[i], ==, before.kind[perm[i]]);
         CHECK_DOUBLE(r.position[i], ==, (double)before.position[perm[i]]);

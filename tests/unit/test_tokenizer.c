@@ -177,9 +177,7 @@ static size_t random_text(struct rng *r, char *out, size_t room)
     for (size_t i = 0; i < want && n + 16 < room; i++) {
         uint64_t pick = rng_below(r, 10);
         if (pick == 0) {
-            const char *w = words[rng_below(r, 10)];
-            memcpy(out + n, w, strlen(w));
-            n += strlen(w);
+            n += (size_t)snprintf(out + n, room - n, "%s", words[rng_below(r, 10)]);
             continue;
         }
         uint32_t c = pick < 6 ? pool[rng_below(r, 30)] : (uint32_t)rng_below(r, 0x250);

@@ -123,7 +123,7 @@ static void check_shape(enum tensor_type type, int n_in, int n_out, int n_rows, 
     for (int p = 0; p < 2; p++) {
         float *y = test_guarded(NULL, n * sizeof *y);
         multiply(&f, y, n_out, pools[p]);
-        CHECK(!memcmp(alone, y, n * sizeof *y));
+        CHECK(test_same_bits(alone, y, n));
     }
     fixture_free(&f);
 }
@@ -170,7 +170,7 @@ TEST(weight_matmul_strides, "rows of x and y may lie apart; what is between them
         CHECK_OK(weight_matmul(&f.w, x, 70, n_rows, y, 23, &c, &e), e);
         multiply(&f, plain, 20, NULL);
         for (int i = 0; i < n_rows; i++) {
-            CHECK(!memcmp(y + (size_t)i * 23, plain + (size_t)i * 20, 20 * sizeof *y));
+            CHECK(test_same_bits(y + (size_t)i * 23, plain + (size_t)i * 20, 20));
             CHECK(y[i * 23 + 20] == 42 && y[i * 23 + 22] == 42);
         }
         fixture_free(&f);
@@ -335,7 +335,7 @@ TEST(weight_row_alone, "few rows: a row's bits are the same alone and with other
     for (int i = 0; i < 6; i++, f.x += 96) {
         float alone[45];
         multiply(&f, alone, 45, NULL);
-        CHECK(!memcmp(alone, together + (size_t)i * 45, sizeof alone));
+        CHECK(test_same_bits(alone, together + (size_t)i * 45, 45));
     }
     f.x -= 6 * 96;
     fixture_free(&f);
