@@ -17,6 +17,7 @@ struct weight {
     size_t row_bytes;
     const float *bias;    /* [n_out] or NULL; owned */
     struct packed packed; /* owned; its data is NULL before weight_pack */
+    bool is_sensitive;    /* integer weights: activations keep 12 bits in bulk, too */
 };
 
 /* Bind a tensor of shape {n_in, n_out}, or a convolution kernel {w, h, c, n_out} with

@@ -25,6 +25,7 @@ struct run {
     int ldx, n_rows, n_in;
     struct packed_rows rows;
     uint16_t *wide;   /* bulk: what bulk_row makes of the rows; else NULL */
+    int n_parts;      /* bulk: bf16 numbers in an activation; else 0 */
     uint8_t *scratch; /* bulk: [threads, BULK_SCRATCH_BYTES] */
     atomic_int next;
     int n_units;
@@ -56,10 +57,10 @@ static void widen_rows(void *ctx, int ith, int nth)
     pool_slice(padded(r->n_rows), 1, ith, nth, &begin, &end);
     for (int i = begin; i < end; i++) {
         if (i < r->n_rows) {
-            r->k->bulk_row(r->x + (size_t)i * (size_t)r->ldx, r->n_in, r->wide, i,
-                           r->rows.n_blocks);
+            r->k->bulk_row(r->x + (size_t)i * (size_t)r->ldx, r->n_in, r->wide, i, r->rows.n_blocks,
+                           r->n_parts);
         } else {
-            r->k->bulk_row(r->x, 0, r->wide, i, r->rows.n_blocks);
+            r->k->bulk_row(r->x, 0, r->wide, i, r->rows.n_blocks, r->n_parts);
         }
     }
 }
@@ -128,9 +129,10 @@ static void multiply_bulk(void *ctx, int ith, int nth)
 }
 
 /* One piece of memory for what the rows become. */
-static void *make_room(struct run *r, int n_threads, bool bulk, struct err *e)
+static void *make_room(struct run *r, int n_threads, struct err *e)
 {
-    size_t width = (size_t)r->rows.n_blocks * BULK_PARTS * PACKED_BLOCK;
+    bool bulk = r->n_parts > 0;
+    size_t width = (size_t)r->rows.n_blocks * (size_t)r->n_parts * PACKED_BLOCK;
     size_t n_rows = (size_t)r->n_rows;
     size_t scratch_bytes = 0;
     if (bulk || r->n_rows > PACKED_GROUP) {
@@ -174,6 +176,21 @@ static bool any_integer(const struct packed_product *p)
     return false;
 }
 
+/* How many bf16 numbers an activation must be for all weights; 0: they do not agree, or
+ * one number is too coarse for one of them. */
+static int bulk_parts(const struct packed_product *p)
+{
+    int n_parts = packed_bulk_parts(&p->w[0]->packed);
+    for (int i = 0; i < p->n_weights; i++) {
+        const struct weight *w = p->w[i];
+        bool is_coarse = packed_is_integer(&w->packed) && w->is_sensitive;
+        if (is_coarse || packed_bulk_parts(&w->packed) != n_parts) {
+            return 0;
+        }
+    }
+    return n_parts;
+}
+
 int packed_matmul(const struct packed_product *p, const float *x, int ldx, int n_rows,
                   const struct compute *c, struct err *e)
 {
@@ -190,8 +207,8 @@ int packed_matmul(const struct packed_product *p, const float *x, int ldx, int n
     for (int i = 0; i < p->n_weights; i++) {
         r.n_units += units_of(p->w[i]);
     }
-    bool bulk = c->bulk && r.k->bulk_multiply && !any_integer(p);
-    void *memory = make_room(&r, pool_size(c->pool), bulk, e);
+    r.n_parts = c->bulk && r.k->bulk_multiply ? bulk_parts(p) : 0;
+    void *memory = make_room(&r, pool_size(c->pool), e);
     if (!memory) {
         return -1;
     }
