@@ -70,7 +70,8 @@ static void run_vit(struct bench *b, const struct ops_case *c, double *amount)
 {
     struct err e = ERR_INIT;
     size_t plane = (size_t)c->n_keys * VIT_HEADS * HEAD_DIM;
-    (void)vit_attention(b->x, b->x + plane, b->x + 2 * plane, NULL, c->n_keys, VIT_HEADS, HEAD_DIM,
+    const struct vit_part whole = {.n = c->n_keys};
+    (void)vit_attention(b->x, b->x + plane, b->x + 2 * plane, &whole, 1, VIT_HEADS, HEAD_DIM,
                         b->out, &b->compute, &b->arena, &e);
     *amount = (double)c->n_keys * c->n_keys * VIT_HEADS * HEAD_DIM * 4;
 }

@@ -62,8 +62,9 @@ static int encode(struct engine *en, struct job *j, struct prompt_image *im, str
     struct tower_hook h = {.step = &im->step, .scratch = &en->scratch, .layers = layers};
     struct stage_hook hook = {.wants = tower_wants, .run = tower_run, .ctx = &h};
     double begin = clock_ms();
-    if (vision_encode(en->vision, im->pixels, step_in_tower(&im->step) ? &hook : NULL, &en->compute,
-                      &j->arena, &en->scratch, &im->rows, e) ||
+    const struct vision_picture one = {im->pixels, step_in_tower(&im->step) ? &hook : NULL,
+                                       &j->arena, &im->rows};
+    if (vision_encode(en->vision, &one, 1, &en->compute, &en->scratch, e) ||
         (im->rows.n_source != vision_info(en->vision)->n_rows &&
          own_sources(&im->rows, &j->arena, e))) {
         return -1;
