@@ -1,5 +1,5 @@
-/* Who runs in the next pass. A step is one picture through the tower, and one pass of
- * the decoder over the next rows of all running answers and one chunk of one prompt. An
+/* Who runs in the next pass. A step is one pass of the tower over some pictures, and one
+ * pass of the decoder over the next rows of all running answers and one chunk of one prompt. An
  * answer's next rows are its last token and what speculation drafted behind it: the
  * sampler runs on the logits of each row in turn, and the first token that differs from
  * the draft ends it, so that an answer has the same tokens with drafts and without.
@@ -484,20 +484,15 @@ static struct job *next_to_prefill(const struct engine *en)
     return oldest;
 }
 
-/* Pictures up to one that had to be encoded, or the change from pictures to rows. -1: this
+/* Pictures up to some that had to be encoded, or the change from pictures to rows. -1: this
  * job failed. */
 static int advance_encoding(struct engine *en, struct job *j, struct err *e)
 {
-    if (!j->has_kv && begin_prompt(en, j, e)) {
+    bool done;
+    if ((!j->has_kv && begin_prompt(en, j, e)) || pictures_advance(en, j, &done, e)) {
         return -1;
     }
-    bool cached = true;
-    while (cached && j->n_images_done < j->prompt.n_images) {
-        if (pipeline_encode_image(en, j, &cached, e)) {
-            return -1;
-        }
-    }
-    return j->n_images_done == j->prompt.n_images ? begin_prefill(en, j, e) : 0;
+    return done ? begin_prefill(en, j, e) : 0;
 }
 
 /* The next rows of all running answers. */

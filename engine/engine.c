@@ -358,6 +358,8 @@ void engine_stats(struct engine *en, struct engine_stats *out)
         .n_done = en->n_done,
         .n_cancelled = en->n_cancelled,
         .n_failed = en->n_failed,
+        .n_picture_passes = en->n_picture_passes,
+        .n_pictures_encoded = en->n_pictures_encoded,
         .image_worker_restarts = image_worker_restarts(),
     };
     pthread_mutex_unlock(&en->lock);

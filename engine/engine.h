@@ -203,6 +203,8 @@ struct engine_stats {
     size_t image_cache_bytes;  /* taken now */
     size_t prefix_cache_bytes; /* the same, blocks of kv_total_bytes included */
     uint64_t n_done, n_cancelled, n_failed;
+    uint64_t n_picture_passes;   /* of the vision tower, */
+    uint64_t n_pictures_encoded; /* and pictures in them */
     uint64_t image_worker_restarts;
 };
 void engine_stats(struct engine *en, struct engine_stats *out);
