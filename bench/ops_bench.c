@@ -174,7 +174,7 @@ static bool bench_open(struct bench *b, int n_threads)
 {
     struct err e = ERR_INIT;
     struct rng r;
-    struct kv_shape shape = {LAYERS, N_HEAD_KV, HEAD_DIM};
+    struct kv_shape shape = {LAYERS, N_HEAD_KV, HEAD_DIM, KV_F16};
     const struct attention_shape heads = {N_HEAD, N_HEAD_KV, HEAD_DIM, 0.125f, 0};
     size_t n = (size_t)MAX_KEYS * N_FF;
     *b = (struct bench){.compute = {.kernels = kernels_choose(NULL, &e)}};

@@ -15,6 +15,7 @@
 enum config_command { CONFIG_SERVE = 1, CONFIG_RUN = 2 };
 
 enum config_precision { PRECISION_INT8, PRECISION_F32 };
+enum config_cache_type { CACHE_TYPE_F16, CACHE_TYPE_Q8_0 };
 
 /* One entry of `profiles:` in the file. What `from` and `set` mean is for compress/plan. */
 struct config_profile {
@@ -34,7 +35,8 @@ struct config {
     bool prefix_cache;
     int64_t threads, parallel;
     char *kernel;
-    int precision; /* enum config_precision */
+    int precision;  /* enum config_precision */
+    int cache_type; /* enum config_cache_type */
     char *profile, *compression;
     int log_format; /* enum log_format */
     int log_level;  /* enum log_level */

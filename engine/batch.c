@@ -76,8 +76,8 @@ static int begin_prompt(struct engine *en, struct job *j, struct err *e)
 {
     int cutoffs[KV_MAX_GROUPS];
     int n_cutoffs = pipeline_cutoffs(en, j, cutoffs);
-    struct kv_shape shape = decoder_kv_shape(en->decoder);
-    if (pipeline_text(en, j, e) || kv_init(&j->kv, &shape, cutoffs, n_cutoffs, en->info.n_ctx, e)) {
+    if (pipeline_text(en, j, e) ||
+        kv_init(&j->kv, &en->kv_pool.shape, cutoffs, n_cutoffs, en->info.n_ctx, e)) {
         return -1;
     }
     j->has_kv = true;
@@ -122,7 +122,7 @@ static void fill_result(struct engine *en, struct job *j)
         return;
     }
     struct kv_shape s = j->kv.shape;
-    size_t row_bytes = (size_t)s.n_head_kv * (size_t)s.head_dim * 2 * sizeof(uint16_t);
+    size_t row_bytes = kv_row_bytes(&s);
     double layer_rows = 0;
     for (int g = 0; g < j->kv.n_groups; g++) {
         const struct kv_group *group = &j->kv.group[g];

@@ -143,6 +143,7 @@ static void fill_info(struct engine *en)
         .mmproj_name = v ? v->name : NULL,
         .kernel = en->compute.kernels->name,
         .precision = en->params.full_precision ? "f32" : "int8",
+        .cache_type = en->params.cache_q8 ? "q8_0" : "f16",
         .blas_core = blas_core_name(),
         .blas_correction = blas_correction(),
         .n_vocab = d->n_vocab,
@@ -195,6 +196,7 @@ static int pack_weights(struct engine *en, struct err *e)
 static int open_kv(struct engine *en, struct err *e)
 {
     struct kv_shape shape = decoder_kv_shape(en->decoder);
+    shape.type = en->params.cache_q8 ? KV_Q8_0 : KV_F16;
     size_t blocks = (size_t)kv_blocks_for(en->info.n_ctx) * (size_t)en->params.n_parallel;
     size_t header;
     size_t bytes;

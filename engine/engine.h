@@ -29,6 +29,7 @@ struct engine_params {
     const char *mmproj_path;   /* NULL or "" = text only */
     const char *chat_template; /* NULL = as the file says */
     const char *kernel;        /* NULL = auto */
+    bool cache_q8;             /* keys and values in 8 bits, not in halves */
     bool full_precision;       /* fp32 activations on the file's own weights: slow */
     int ctx_size;              /* rows a sequence may hold; 0 = the model's own, at most 8192 */
     int n_threads;             /* 0 = what the machine offers */
@@ -50,6 +51,7 @@ struct engine_info {
     const char *mmproj_name; /* NULL = text only */
     const char *kernel;      /* kernel set in use */
     const char *precision;   /* "int8" or "f32" */
+    const char *cache_type;  /* of keys and values: "f16" or "q8_0" */
     const char *blas_core;
     const char *blas_correction; /* "" = nothing to correct */
     int n_vocab, n_embd, n_layer, n_ctx, n_ctx_train;
