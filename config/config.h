@@ -30,6 +30,7 @@ struct config {
     char *api_key, *api_key_file;
     bool insecure;
     bool speculation;
+    bool huge_pages;
     char *model, *mmproj, *chat_template;
     int64_t ctx_size, max_images, image_cache_mb, prefix_cache_mb;
     bool prefix_cache;

@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 #include "base/checked.h"
 #include "base/clock.h"
+#include "base/huge_pages.h"
 #include "base/log.h"
 #include "tensor/blas.h"
 #include "tensor/gguf.h"
@@ -214,6 +215,7 @@ static int open_kv(struct engine *en, struct err *e)
 
 static int start(struct engine *en, struct err *e)
 {
+    huge_pages_use(!en->params.no_huge_pages);
     en->compute.kernels = kernels_choose(en->params.kernel, e);
     if (!en->compute.kernels) {
         return -1;

@@ -29,6 +29,7 @@ struct engine_params {
     const char *mmproj_path;   /* NULL or "" = text only */
     const char *chat_template; /* NULL = as the file says */
     const char *kernel;        /* NULL = auto */
+    bool no_huge_pages;        /* for the whole process */
     bool cache_q8;             /* keys and values in 8 bits, not in halves */
     bool full_precision;       /* fp32 activations on the file's own weights: slow */
     int ctx_size;              /* rows a sequence may hold; 0 = the model's own, at most 8192 */

@@ -1,7 +1,7 @@
 #include "model/kv_block.h"
 
-#include "base/alloc.h"
 #include "base/checked.h"
+#include "base/huge_pages.h"
 
 /* The header takes whole cache lines, so that k begins on one. */
 #define HEADER_BYTES ((sizeof(struct kv_block) + 63) / 64 * 64)
@@ -40,7 +40,7 @@ static bool evict(const struct kv_pool *pool)
 static void *allocate(const struct kv_pool *pool, size_t bytes)
 {
     for (;;) {
-        void *memory = fits(pool, bytes) ? mem_alloc_aligned(1, bytes) : NULL;
+        void *memory = fits(pool, bytes) ? huge_pages_alloc(bytes) : NULL;
         if (memory || !evict(pool)) {
             return memory;
         }
@@ -82,7 +82,7 @@ static void free_unused(struct kv_pool *pool, struct kv_block *b)
     if (pool) {
         pool->used_bytes -= b->bytes;
     }
-    mem_free(b);
+    huge_pages_free(b, b->bytes);
 }
 
 void kv_block_use(struct kv_pool *pool, struct kv_block *b)

@@ -2,6 +2,7 @@
 
 #include "base/alloc.h"
 #include "base/checked.h"
+#include "base/huge_pages.h"
 
 #include <string.h>
 
@@ -130,6 +131,9 @@ int kv_prepare(struct kv_cache *kv, int n, struct err *e)
                 return -1;
             }
             g->blocks[g->n_blocks++] = b;
+            if (g->n_blocks <= (g->n + n) / KV_BLOCK_ROWS) { /* will be full at once */
+                huge_pages_advise(b, b->bytes);
+            }
         }
     }
     return 0;
