@@ -44,6 +44,8 @@ struct engine *engine_setup(const struct config *c, struct err *e)
             .mmproj_path = mmproj,
             .chat_template = *c->chat_template ? c->chat_template : NULL,
             .kernel = strcmp(c->kernel, "auto") == 0 ? NULL : c->kernel,
+            .no_huge_pages = !c->huge_pages,
+            .cache_q8 = c->cache_type == CACHE_TYPE_Q8_0,
             .full_precision = c->precision == PRECISION_F32,
             .ctx_size = (int)c->ctx_size,
             .n_threads = (int)c->threads,

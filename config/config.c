@@ -16,6 +16,7 @@
 
 static const char *const log_formats[] = {"logfmt", "json", NULL};
 static const char *const precisions[] = {"int8", "f32", NULL};
+static const char *const cache_types[] = {"f16", "q8_0", NULL};
 static const char *const log_levels[] = {"debug", "info", "warn", "error", NULL};
 
 #define AT(member) offsetof(struct config, member)
@@ -117,7 +118,27 @@ static const struct schema_option options[] = {
              "activations to 12 bits; f32 computes in single precision, several times slower",
      .offset = AT(precision),
      .commands = BOTH},
+    {.name = "cache-type",
+     .group = "Computing",
+     .type = SCHEMA_ENUM,
+     .def = "f16",
+     .choices = cache_types,
+     .metavar = "NAME",
+     .unit = "",
+     .help = "how keys and values are kept: f16, or q8_0 in 8 bits with a scale for 32 of them: "
+             "about half the memory, slightly less exact",
+     .offset = AT(cache_type),
+     .commands = BOTH},
 
+    {.name = "huge-pages",
+     .group = "Computing",
+     .type = SCHEMA_BOOL,
+     .def = "true",
+     .metavar = "",
+     .unit = "",
+     .help = "ask the system for huge pages for weights, keys and values, where it has them",
+     .offset = AT(huge_pages),
+     .commands = BOTH},
     {.name = "speculation",
      .group = "Computing",
      .type = SCHEMA_BOOL,

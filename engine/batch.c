@@ -1,5 +1,5 @@
-/* Who runs in the next pass. A step is one picture through the tower, and one pass of
- * the decoder over the next rows of all running answers and one chunk of one prompt. An
+/* Who runs in the next pass. A step is one pass of the tower over some pictures, and one
+ * pass of the decoder over the next rows of all running answers and one chunk of one prompt. An
  * answer's next rows are its last token and what speculation drafted behind it: the
  * sampler runs on the logits of each row in turn, and the first token that differs from
  * the draft ends it, so that an answer has the same tokens with drafts and without.
@@ -76,8 +76,8 @@ static int begin_prompt(struct engine *en, struct job *j, struct err *e)
 {
     int cutoffs[KV_MAX_GROUPS];
     int n_cutoffs = pipeline_cutoffs(en, j, cutoffs);
-    struct kv_shape shape = decoder_kv_shape(en->decoder);
-    if (pipeline_text(en, j, e) || kv_init(&j->kv, &shape, cutoffs, n_cutoffs, en->info.n_ctx, e)) {
+    if (pipeline_text(en, j, e) ||
+        kv_init(&j->kv, &en->kv_pool.shape, cutoffs, n_cutoffs, en->info.n_ctx, e)) {
         return -1;
     }
     j->has_kv = true;
@@ -122,7 +122,7 @@ static void fill_result(struct engine *en, struct job *j)
         return;
     }
     struct kv_shape s = j->kv.shape;
-    size_t row_bytes = (size_t)s.n_head_kv * (size_t)s.head_dim * 2 * sizeof(uint16_t);
+    size_t row_bytes = kv_row_bytes(&s);
     double layer_rows = 0;
     for (int g = 0; g < j->kv.n_groups; g++) {
         const struct kv_group *group = &j->kv.group[g];
@@ -484,20 +484,15 @@ static struct job *next_to_prefill(const struct engine *en)
     return oldest;
 }
 
-/* Pictures up to one that had to be encoded, or the change from pictures to rows. -1: this
+/* Pictures up to some that had to be encoded, or the change from pictures to rows. -1: this
  * job failed. */
 static int advance_encoding(struct engine *en, struct job *j, struct err *e)
 {
-    if (!j->has_kv && begin_prompt(en, j, e)) {
+    bool done;
+    if ((!j->has_kv && begin_prompt(en, j, e)) || pictures_advance(en, j, &done, e)) {
         return -1;
     }
-    bool cached = true;
-    while (cached && j->n_images_done < j->prompt.n_images) {
-        if (pipeline_encode_image(en, j, &cached, e)) {
-            return -1;
-        }
-    }
-    return j->n_images_done == j->prompt.n_images ? begin_prefill(en, j, e) : 0;
+    return done ? begin_prefill(en, j, e) : 0;
 }
 
 /* The next rows of all running answers. */

@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 #include "base/checked.h"
 #include "base/clock.h"
+#include "base/huge_pages.h"
 #include "base/log.h"
 #include "tensor/blas.h"
 #include "tensor/gguf.h"
@@ -143,6 +144,7 @@ static void fill_info(struct engine *en)
         .mmproj_name = v ? v->name : NULL,
         .kernel = en->compute.kernels->name,
         .precision = en->params.full_precision ? "f32" : "int8",
+        .cache_type = en->params.cache_q8 ? "q8_0" : "f16",
         .blas_core = blas_core_name(),
         .blas_correction = blas_correction(),
         .n_vocab = d->n_vocab,
@@ -195,6 +197,7 @@ static int pack_weights(struct engine *en, struct err *e)
 static int open_kv(struct engine *en, struct err *e)
 {
     struct kv_shape shape = decoder_kv_shape(en->decoder);
+    shape.type = en->params.cache_q8 ? KV_Q8_0 : KV_F16;
     size_t blocks = (size_t)kv_blocks_for(en->info.n_ctx) * (size_t)en->params.n_parallel;
     size_t header;
     size_t bytes;
@@ -212,6 +215,7 @@ static int open_kv(struct engine *en, struct err *e)
 
 static int start(struct engine *en, struct err *e)
 {
+    huge_pages_use(!en->params.no_huge_pages);
     en->compute.kernels = kernels_choose(en->params.kernel, e);
     if (!en->compute.kernels) {
         return -1;
@@ -358,6 +362,8 @@ void engine_stats(struct engine *en, struct engine_stats *out)
         .n_done = en->n_done,
         .n_cancelled = en->n_cancelled,
         .n_failed = en->n_failed,
+        .n_picture_passes = en->n_picture_passes,
+        .n_pictures_encoded = en->n_pictures_encoded,
         .image_worker_restarts = image_worker_restarts(),
     };
     pthread_mutex_unlock(&en->lock);

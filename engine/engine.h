@@ -29,6 +29,8 @@ struct engine_params {
     const char *mmproj_path;   /* NULL or "" = text only */
     const char *chat_template; /* NULL = as the file says */
     const char *kernel;        /* NULL = auto */
+    bool no_huge_pages;        /* for the whole process */
+    bool cache_q8;             /* keys and values in 8 bits, not in halves */
     bool full_precision;       /* fp32 activations on the file's own weights: slow */
     int ctx_size;              /* rows a sequence may hold; 0 = the model's own, at most 8192 */
     int n_threads;             /* 0 = what the machine offers */
@@ -50,6 +52,7 @@ struct engine_info {
     const char *mmproj_name; /* NULL = text only */
     const char *kernel;      /* kernel set in use */
     const char *precision;   /* "int8" or "f32" */
+    const char *cache_type;  /* of keys and values: "f16" or "q8_0" */
     const char *blas_core;
     const char *blas_correction; /* "" = nothing to correct */
     int n_vocab, n_embd, n_layer, n_ctx, n_ctx_train;
@@ -203,6 +206,8 @@ struct engine_stats {
     size_t image_cache_bytes;  /* taken now */
     size_t prefix_cache_bytes; /* the same, blocks of kv_total_bytes included */
     uint64_t n_done, n_cancelled, n_failed;
+    uint64_t n_picture_passes;   /* of the vision tower, */
+    uint64_t n_pictures_encoded; /* and pictures in them */
     uint64_t image_worker_restarts;
 };
 void engine_stats(struct engine *en, struct engine_stats *out);

@@ -1,4 +1,5 @@
-/* Inside the engine: what engine.c, job.c, prepare.c, pipeline.c and batch.c share.
+/* Inside the engine: what engine.c, job.c, prepare.c, pictures.c, pipeline.c and
+ * batch.c share.
  *
  * Locks, in the order in which they may be taken: engine.lock (queue, set of running
  * jobs, counters) -> job.lock (its events). job.notify_lock is taken alone.
@@ -40,8 +41,11 @@ struct prompt_image {
     uint8_t key[IMAGE_KEY_BYTES]; /* when a cache may be used */
     struct plan_step step;
     bool in_prefix;             /* its keys and values are there: it is not encoded */
+    bool looked_up;             /* in the image cache: counted once */
+    bool has_rows;              /* `rows` is what the tower made, now or for an earlier request */
+    struct report layers;       /* times and reasons of the stages so far */
     struct prefix_picture info; /* what the prefix cache must know of it */
-    struct rows rows;           /* after the tower; of one in_prefix only the counts */
+    struct rows rows;           /* after the tower, and what merges behind it */
 };
 
 /* What job_prepare makes: everything the engine thread needs, in the job's arena. */
@@ -86,9 +90,8 @@ struct job {
     struct report chunk_report; /* of the lm slot, in the pass under way */
     bool leaves_nothing;        /* a stage had no memory: another time the rows would differ */
     struct rows sequence;       /* the prompt as the decoder gets it */
-    int n_images_done;
-    int n_rows_found; /* rows of `sequence` that the prefix cache had */
-    int n_rows_done;  /* rows of `sequence` whose keys and values are there */
+    int n_rows_found;           /* rows of `sequence` that the prefix cache had */
+    int n_rows_done;            /* rows of `sequence` whose keys and values are there */
     int prompt_group_rows[KV_MAX_GROUPS];
     int max_new; /* tokens that each choice may have */
     struct sampler *sampler;
@@ -144,6 +147,7 @@ struct engine {
     bool accepting, stopping;
     double mean_service_ms; /* of finished jobs, smoothed: for Retry-After */
     uint64_t n_done, n_cancelled, n_failed;
+    uint64_t n_picture_passes, n_pictures_encoded;
     size_t kv_used_bytes, kv_total_bytes, image_cache_bytes, prefix_cache_bytes;
     atomic_ullong last_step_ns;
 };
@@ -176,8 +180,6 @@ static inline bool job_uses_prefix_cache(const struct job *j)
 /* pipeline.c, engine thread */
 /* All text of the prompt as rows, merged as planned. */
 int pipeline_text(struct engine *en, struct job *j, struct err *e);
-/* The next picture, from the cache or through the tower. *cached: it cost nothing. */
-int pipeline_encode_image(struct engine *en, struct job *j, bool *cached, struct err *e);
 int pipeline_assemble(struct engine *en, struct job *j, struct err *e);
 /* The next chunk of the prompt as rows of its own; memory from `a`. */
 int pipeline_chunk(struct job *j, struct arena *a, struct rows *chunk, struct err *e);
@@ -189,6 +191,13 @@ int pipeline_cutoffs(const struct engine *en, const struct job *j, int *cutoffs)
 /* The step inside the decoder, `off` when nothing will merge there. *skipped: why. */
 void pipeline_lm_step(const struct engine *en, const struct job *j, struct plan_step *step,
                       const char **skipped);
+
+/* The reasons of a part become the job's. */
+void job_take_skips(struct job *j, const struct report *from);
+
+/* pictures.c, engine thread. Rows of the job's pictures, as many as go into one pass of the
+ * tower; *done: there are all of them. -1: this job failed. */
+int pictures_advance(struct engine *en, struct job *j, bool *done, struct err *e);
 
 /* prefix.c, engine thread. After pipeline_text: what others left of this prompt enters its
  * KV cache, and the pictures in it need no tower. */

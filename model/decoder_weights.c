@@ -238,5 +238,6 @@ const struct decoder_info *decoder_info(const struct decoder *d)
 
 struct kv_shape decoder_kv_shape(const struct decoder *d)
 {
-    return (struct kv_shape){d->hp.n_layer, d->hp.n_head_kv, d->hp.head_dim};
+    return (struct kv_shape){
+        .n_layer = d->hp.n_layer, .n_head_kv = d->hp.n_head_kv, .head_dim = d->hp.head_dim};
 }

@@ -7,6 +7,7 @@
 #include "tensor/gguf.h"
 #include "tensor/packed.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct weight {
@@ -41,6 +42,11 @@ float *weight_vector(const struct gguf *g, const char *name, size_t n, struct er
  * thread the row kernels reach 23 GFLOPS at any number of rows, panels and sgemm 19 at 5
  * rows, 22 at 6 and 32 at 8. */
 #define WEIGHT_EXACT_ROWS 6
+/* Whether a row of so many has the bits that it has alone. */
+static inline bool weight_is_exact(const struct weight *w, int n_rows)
+{
+    return w->packed.data || n_rows <= WEIGHT_EXACT_ROWS;
+}
 
 /* y[r, 0..n_out) = W x[r, 0..n_in) + bias, r in [0, n_rows). x and y must not overlap.
  * ldx, ldy: elements from one row to the next. A row's result does not depend on the
