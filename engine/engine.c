@@ -50,11 +50,12 @@ static void *worker_main(void *arg)
             batch_admit(admitted[i]);
         }
         atomic_store(&en->last_step_ns, clock_ns());
-        batch_step(en);
+        step_run(en);
         pthread_mutex_lock(&en->lock);
         en->kv_used_bytes = en->kv_pool.running_bytes;
         en->image_cache_bytes = image_cache_bytes(en->image_cache);
         en->prefix_cache_bytes = prefix_cache_bytes(en->prefix_cache);
+        en->passes_seen = en->passes;
         pthread_mutex_unlock(&en->lock);
     }
 }
@@ -359,6 +360,7 @@ void engine_stats(struct engine *en, struct engine_stats *out)
         .n_cancelled = en->n_cancelled,
         .n_failed = en->n_failed,
         .image_worker_restarts = image_worker_restarts(),
+        .passes = en->passes_seen,
     };
     pthread_mutex_unlock(&en->lock);
 }

@@ -23,6 +23,7 @@ struct run {
     const struct packed_kernels *k;
     const float *x;
     int ldx, n_rows, n_in;
+    int n_alone; /* bulk: rows of answers, the first ones */
     struct packed_rows rows;
     uint16_t *wide;   /* bulk: what bulk_row makes of the rows; else NULL */
     uint8_t *scratch; /* bulk: [threads, BULK_SCRATCH_BYTES] */
@@ -51,13 +52,14 @@ static void round_rows(void *ctx, int ith, int nth)
 static void widen_rows(void *ctx, int ith, int nth)
 {
     struct run *r = ctx;
+    int n_rows = r->n_rows - r->n_alone;
+    const float *x = r->x + (size_t)r->n_alone * (size_t)r->ldx;
     int begin;
     int end;
-    pool_slice(padded(r->n_rows), 1, ith, nth, &begin, &end);
+    pool_slice(padded(n_rows), 1, ith, nth, &begin, &end);
     for (int i = begin; i < end; i++) {
-        if (i < r->n_rows) {
-            r->k->bulk_row(r->x + (size_t)i * (size_t)r->ldx, r->n_in, r->wide, i,
-                           r->rows.n_blocks);
+        if (i < n_rows) {
+            r->k->bulk_row(x + (size_t)i * (size_t)r->ldx, r->n_in, r->wide, i, r->rows.n_blocks);
         } else {
             r->k->bulk_row(r->x, 0, r->wide, i, r->rows.n_blocks);
         }
@@ -102,6 +104,25 @@ static void multiply_units(void *ctx, int ith, int nth)
     }
 }
 
+/* Panels [begin, end) of weight i. Rows of answers come first, a group of panels at a time:
+ * the rows in bulk find its weights in the cache. */
+static void multiply_both(const struct run *r, int i, int begin, int end, void *scratch)
+{
+    const struct packed_product *p = r->p;
+    const struct weight *w = p->w[i];
+    float *bulk_y = p->y[i] + (size_t)r->n_alone * (size_t)p->ldy[i];
+    int step = r->n_alone > 0 ? BULK_PANELS : end - begin;
+    for (int n; begin < end; begin += n) {
+        n = end - begin < step ? end - begin : step;
+        if (r->n_alone > 0) {
+            r->k->multiply_halves(&w->packed, begin, begin + n, r->x, r->ldx, r->n_alone, w->bias,
+                                  p->y[i], p->ldy[i]);
+        }
+        r->k->bulk_multiply(&w->packed, begin, begin + n, r->wide, r->n_rows - r->n_alone, w->bias,
+                            bulk_y, p->ldy[i], scratch);
+    }
+}
+
 /* Bulk kernels gain from panels side by side, so each thread gets one stretch of them. */
 static void multiply_bulk(void *ctx, int ith, int nth)
 {
@@ -115,12 +136,10 @@ static void multiply_bulk(void *ctx, int ith, int nth)
     int end;
     pool_slice(n_panels, 1, ith, nth, &begin, &end);
     for (int i = 0; i < p->n_weights && end > 0; i++) {
-        const struct weight *w = p->w[i];
-        int n = w->packed.n_panels;
+        int n = p->w[i]->packed.n_panels;
         if (begin < n) {
-            r->k->bulk_multiply(&w->packed, begin > 0 ? begin : 0, end < n ? end : n, r->wide,
-                                r->n_rows, w->bias, p->y[i], p->ldy[i],
-                                r->scratch + (size_t)ith * BULK_SCRATCH_BYTES);
+            multiply_both(r, i, begin > 0 ? begin : 0, end < n ? end : n,
+                          r->scratch + (size_t)ith * BULK_SCRATCH_BYTES);
         }
         begin -= n;
         end -= n;
@@ -133,11 +152,11 @@ static void *make_room(struct run *r, int n_threads, bool bulk, struct err *e)
     size_t width = (size_t)r->rows.n_blocks * BULK_PARTS * PACKED_BLOCK;
     size_t n_rows = (size_t)r->n_rows;
     size_t scratch_bytes = 0;
-    if (bulk || r->n_rows > PACKED_GROUP) {
-        n_rows = (size_t)padded(r->n_rows);
-    }
     if (bulk) {
+        n_rows = (size_t)padded(r->n_rows - r->n_alone);
         scratch_bytes = (size_t)n_threads * BULK_SCRATCH_BYTES;
+    } else if (r->n_rows > PACKED_GROUP) {
+        n_rows = (size_t)padded(r->n_rows);
     }
     size_t row_bytes = bulk ? width * sizeof *r->wide : (size_t)r->rows.n_blocks * BLOCK_BYTES;
     size_t bytes;
@@ -190,7 +209,8 @@ int packed_matmul(const struct packed_product *p, const float *x, int ldx, int n
     for (int i = 0; i < p->n_weights; i++) {
         r.n_units += units_of(p->w[i]);
     }
-    bool bulk = c->bulk && r.k->bulk_multiply && !any_integer(p);
+    bool bulk = c->bulk && c->n_answer_rows < n_rows && r.k->bulk_multiply && !any_integer(p);
+    r.n_alone = bulk ? c->n_answer_rows : 0;
     void *memory = make_room(&r, pool_size(c->pool), bulk, e);
     if (!memory) {
         return -1;
