@@ -59,8 +59,21 @@ static int max_new_tokens(const struct engine *en, const struct job *j)
     return j->gen.max_tokens > 0 && j->gen.max_tokens < room ? j->gen.max_tokens : room;
 }
 
-void batch_admit(struct job *j)
+/* The prompt is done, or will never be. */
+static void leave_prompt_turns(struct engine *en, struct job *j)
 {
+    if (j->wants_prompt_turn) {
+        j->wants_prompt_turn = false;
+        fair_leave(&en->prompt_turns, j->prompt_turn);
+        fair_release(&en->prompt_turns, j->prompt_turn);
+    }
+}
+
+void batch_admit(struct engine *en, struct job *j)
+{
+    j->prompt_turn = fair_hold(&en->prompt_turns, j->scope);
+    fair_enter(&en->prompt_turns, j->prompt_turn);
+    j->wants_prompt_turn = true;
     j->admitted_ms = clock_ms();
     j->result.queue_ms = j->admitted_ms - j->submitted_ms;
     j->state = JOB_ENCODING;
@@ -156,6 +169,7 @@ static void fill_result(struct engine *en, struct job *j)
 void batch_finish(struct engine *en, struct job *j, const struct err *error)
 {
     fill_result(en, j);
+    leave_prompt_turns(en, j);
     if (j->has_kv) {
         kv_clear(&j->kv);
         j->has_kv = false;
@@ -165,6 +179,7 @@ void batch_finish(struct engine *en, struct job *j, const struct err *error)
     answer_free(&j->answer);
 
     pthread_mutex_lock(&en->lock);
+    queue_job_ended(en, j);
     for (int i = 0; i < en->n_running; i++) {
         if (en->running[i] == j) {
             en->running[i] = en->running[--en->n_running];
@@ -319,6 +334,7 @@ int batch_prompt_went(struct engine *en, struct job *j, int n_rows, double ms, s
     if (j->n_rows_done < j->sequence.n) {
         return 0;
     }
+    leave_prompt_turns(en, j);
     kv_trim(&j->kv);
     prefix_keep(en, j);
     j->result.prompt_rows = j->sequence.n;

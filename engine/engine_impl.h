@@ -9,6 +9,7 @@
 #include "compress/calibration.h"
 #include "engine/answer.h"
 #include "engine/engine.h"
+#include "engine/fair.h"
 #include "engine/image_cache.h"
 #include "engine/lookup.h"
 #include "engine/pace.h"
@@ -75,6 +76,8 @@ struct job {
     /* under engine.lock */
     struct job *next; /* queue */
     bool submitted, queued;
+    int turn;      /* number of its key in engine.turns, once submitted */
+    int n_charged; /* tokens of the answer that the key was charged for */
 
     /* engine thread only, from admission to finish */
     enum job_state state;
@@ -88,9 +91,11 @@ struct job {
     bool leaves_nothing;        /* a stage had no memory: another time the rows would differ */
     struct rows sequence;       /* the prompt as the decoder gets it */
     int n_images_done;
-    int n_rows_found;  /* rows of `sequence` that the prefix cache had */
-    int n_rows_done;   /* rows of `sequence` whose keys and values are there */
-    int n_chunk_rows;  /* of these, in a chunk that has not ended */
+    int n_rows_found; /* rows of `sequence` that the prefix cache had */
+    int n_rows_done;  /* rows of `sequence` whose keys and values are there */
+    int n_chunk_rows; /* of these, in a chunk that has not ended */
+    int prompt_turn;  /* number of its key in engine.prompt_turns */
+    bool wants_prompt_turn;
     bool whole_chunks; /* bits depend on where the prompt is cut: only where chunks end */
     int prompt_group_rows[KV_MAX_GROUPS];
     int max_new; /* tokens that each choice may have */
@@ -135,6 +140,7 @@ struct engine {
     struct image_cache *image_cache;   /* engine thread only; NULL = none */
     struct kv_pool kv_pool;            /* engine thread only */
     struct prefix_cache *prefix_cache; /* the same; NULL = none */
+    struct fair prompt_turns;          /* the same: of jobs before their first token */
     struct pace pace;                  /* the same */
     struct engine_passes passes;       /* the same; stats have a copy */
 
@@ -143,6 +149,7 @@ struct engine {
     pthread_mutex_t lock;
     pthread_cond_t wake;
     struct job *queue_head, *queue_tail;
+    struct fair turns; /* of those that wait */
     int n_waiting;
     struct job *running[ENGINE_MAX_PARALLEL];
     int n_running;
@@ -163,6 +170,14 @@ int job_push(struct job *j, enum job_event_type type, int choice, const char *te
 void job_push_progress(struct job *j, int done, int total);
 /* The last event: END with the result, or ERROR. Never fails (uses a reserved node). */
 void job_push_end(struct job *j, const struct err *error);
+
+/* queue.c, under engine.lock */
+void queue_add(struct engine *en, struct job *j);
+void queue_remove(struct engine *en, struct job *j); /* one that waits and will not run */
+/* The next one to run, out of the queue and charged for its prompt; NULL: none waits. */
+struct job *queue_take(struct engine *en);
+void queue_charge_answers(struct engine *en); /* what running answers got */
+void queue_job_ended(struct engine *en, struct job *j);
 
 static inline bool step_in_tower(const struct plan_step *step)
 {
@@ -227,7 +242,7 @@ void draft_plan(struct job *const *jobs, int n, struct draft *drafts);
 void step_run(struct engine *en);
 
 /* batch.c, engine thread. A job leaves the queue: its clock and its answer start. */
-void batch_admit(struct job *j);
+void batch_admit(struct engine *en, struct job *j);
 /* Pictures up to one that had to be encoded (*encoded), or the change from pictures to rows:
  * the state is then JOB_PREFILL. -1: the job failed. */
 int batch_advance_encoding(struct engine *en, struct job *j, bool *encoded, struct err *e);

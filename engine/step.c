@@ -174,6 +174,14 @@ static int add_answers(struct engine *en, struct pass *p)
     return n_rows;
 }
 
+/* Turns are between keys, and between the requests of one key first come, first served. */
+static bool before(const struct engine *en, const struct job *a, const struct job *b)
+{
+    double x = fair_service(&en->prompt_turns, a->prompt_turn);
+    double y = fair_service(&en->prompt_turns, b->prompt_turn);
+    return x < y || (x <= y && a->submitted_ms < b->submitted_ms);
+}
+
 /* Jobs that have work before their first token, in the order in which they get it. */
 static int prompts_in_order(const struct engine *en, struct job **jobs)
 {
@@ -184,7 +192,7 @@ static int prompts_in_order(const struct engine *en, struct job **jobs)
             continue;
         }
         int at = n++;
-        for (; at > 0 && j->submitted_ms < jobs[at - 1]->submitted_ms; at--) {
+        for (; at > 0 && before(en, j, jobs[at - 1]); at--) {
             jobs[at] = jobs[at - 1];
         }
         jobs[at] = j;
@@ -264,6 +272,7 @@ static int add_prompts(struct engine *en, struct pass *p, struct job *const *job
             batch_finish(en, j, &e);
         } else {
             n_rows += now;
+            fair_charge(&en->prompt_turns, j->prompt_turn, now);
         }
     }
     return n_rows;
