@@ -55,6 +55,7 @@ struct engine *engine_setup(const struct config *c, struct err *e)
             .image_cache_bytes = (size_t)c->image_cache_mb << 20,
             .prefix_cache_bytes = c->prefix_cache ? (size_t)c->prefix_cache_mb << 20 : 0,
             .speculation = c->speculation,
+            .itl_target_ms = (double)c->itl_target_ms,
         };
         en = engine_open(&p, e);
     }

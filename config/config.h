@@ -34,7 +34,7 @@ struct config {
     char *model, *mmproj, *chat_template;
     int64_t ctx_size, max_images, image_cache_mb, prefix_cache_mb;
     bool prefix_cache;
-    int64_t threads, parallel;
+    int64_t threads, parallel, itl_target_ms;
     char *kernel;
     int precision;  /* enum config_precision */
     int cache_type; /* enum config_cache_type */

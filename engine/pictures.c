@@ -243,10 +243,10 @@ static int finish_picture(struct engine *en, struct job *j, struct prompt_image 
     return 0;
 }
 
-int pictures_advance(struct engine *en, struct job *j, bool *done, struct err *e)
+int pictures_advance(struct engine *en, struct job *j, bool *done, bool *encoded, struct err *e)
 {
     struct picture_pass pass = {.n = 0};
-    *done = false;
+    *done = *encoded = false;
     if (j->prompt.n_images > 0) {
         if (collect(en, j, most_pictures(en), &pass, e)) {
             return -1;
@@ -254,6 +254,7 @@ int pictures_advance(struct engine *en, struct job *j, bool *done, struct err *e
         if (pass.n > 0 && most_pictures(en) > pass.n) {
             collect_companions(en, j, &pass);
         }
+        *encoded = pass.n > 0;
         if (run_pass(en, &pass, j, e)) {
             return -1;
         }

@@ -143,9 +143,10 @@ int pipeline_assemble(struct engine *en, struct job *j, struct err *e)
     return 0;
 }
 
-/* Rows from `begin` to where this chunk ends. */
-static int chunk_rows(const struct rows *seq, int begin)
+int pipeline_chunk_rows(const struct job *j)
 {
+    const struct rows *seq = &j->sequence;
+    int begin = j->n_rows_done - j->n_chunk_rows;
     int n = 1;
     while (begin + n < seq->n && !chunk_is_whole(n, seq->flags[begin + n] & ROW_BREAK)) {
         n++;
@@ -153,11 +154,10 @@ static int chunk_rows(const struct rows *seq, int begin)
     return n;
 }
 
-int pipeline_chunk(struct job *j, struct arena *a, struct rows *chunk, struct err *e)
+int pipeline_next_rows(struct job *j, int n, struct arena *a, struct rows *chunk, struct err *e)
 {
     const struct rows *seq = &j->sequence;
     int begin = j->n_rows_done;
-    int n = chunk_rows(seq, begin);
     if (rows_init(chunk, a, n, seq->n_embd, ROW_TEXT, 0, e)) {
         return -1;
     }
@@ -246,6 +246,14 @@ void pipeline_lm_step(const struct engine *en, const struct job *j, struct plan_
         step->method = compressors[0];
         *skipped = "cutoff_out_of_range";
     }
+}
+
+bool pipeline_merges_inside(const struct engine *en, const struct job *j)
+{
+    const char *skipped = NULL;
+    struct plan_step step;
+    pipeline_lm_step(en, j, &step, &skipped);
+    return step.method != compressors[0];
 }
 
 int pipeline_lm_hook(struct engine *en, struct job *j, struct arena *a, struct stage_hook *hook,

@@ -2,7 +2,6 @@
 #include "base/alloc.h"
 #include "model/decoder_impl.h"
 
-#include <limits.h>
 #include <math.h>
 #include <string.h>
 
@@ -173,9 +172,9 @@ struct decoder *decoder_open(const struct gguf *g, struct err *e)
     return d;
 }
 
-int decoder_exact_rows(const struct decoder *d)
+bool decoder_rows_independent(const struct decoder *d)
 {
-    return d->all_packed ? INT_MAX : WEIGHT_EXACT_ROWS;
+    return d->all_packed;
 }
 
 /* What the first blocks round goes through all others: three of thirty made more than half

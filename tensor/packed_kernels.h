@@ -40,6 +40,7 @@ struct packed_kernels {
 #define BULK_BLOCKS      4  /* blocks of them that are widened at a time, at most */
 #define BULK_WIDE_PANELS 2  /* the same for integer weights */
 #define BULK_WIDE_BLOCKS 48
+#define BULK_GROUP       6   /* whole groups of both kinds */
 #define BULK_MOST_ROWS   512 /* rows for which weights are widened once */
 /* Sums of all rows and panels of a group in fp32; its widened blocks in bf16. */
 #define BULK_SUM_BYTES(panels) ((size_t)BULK_MOST_ROWS * (panels)*PACKED_LANES * 4)

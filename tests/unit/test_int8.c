@@ -95,7 +95,7 @@ TEST(int8_decoder, "SmolLM2 with packed weights: every row's cosine >= 0.999, ar
     fixture_open(&f, test_model_path(), 2);
     float *want = fixture_logits(&f, n);
     float *got = fixture_logits(&f, n);
-    run_prompt(&f, ids, n, false, want);
+    run_prompt(&f, ids, n, true, want);
     struct err e = ERR_INIT;
     CHECK_OK(decoder_pack(f.d, &f.compute, &e), e);
     for (const char *const *name = kernels_names() + 1; *name; name++) {
