@@ -115,7 +115,8 @@ static const struct schema_option options[] = {
      .metavar = "NAME",
      .unit = "",
      .help = "int8 keeps the file's weights in a layout for fast integer kernels and rounds "
-             "activations to 12 bits; f32 computes in single precision, several times slower",
+             "activations to 12 bits, to bf16 for prompts where the CPU has bf16 tiles (AMX; "
+             "--kernel vnni avoids them); f32 computes in single precision, several times slower",
      .offset = AT(precision),
      .commands = BOTH},
     {.name = "cache-type",
