@@ -8,6 +8,7 @@ import hashlib
 import json
 import random
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -105,6 +106,31 @@ def test_shipped_adapter_has_the_pinned_hash() -> None:
     found = hashlib.sha256((MODELS / "adapter.npz").read_bytes()).hexdigest()
     assert f'ADAPTER_SHA256 = "{found}"' in (ROOT / "tools/fetch_models").read_text()
     assert found in (MODELS / "README.md").read_text()
+
+
+def test_another_kind_is_found_where_the_department_has_no_other() -> None:
+    rng = random.Random(3)
+    kinds = {questions.other_kind(LABELS[2], LABELS, rng) for _ in range(50)}
+    assert kinds == {"apple", "banana"}
+
+
+def test_a_file_with_its_own_adapter_again_is_the_same_file() -> None:
+    """convert_mmproj.py takes the tower out of an mmproj file as it was put in."""
+    need_models()
+    with tempfile.TemporaryDirectory() as folder:
+        again = Path(folder) / "again.gguf"
+        convert_mmproj.convert(str(MMPROJ), str(MODELS / "adapter.npz"), str(again))
+        assert again.read_bytes() == MMPROJ.read_bytes()
+
+
+def test_file_with_the_first_adapter_has_its_old_hash() -> None:
+    """The reference rows were made with it; tools/fetch_models knows it and renews it."""
+    need_models()
+    with tempfile.TemporaryDirectory() as folder:
+        first = Path(folder) / "first.gguf"
+        convert_mmproj.convert(str(MMPROJ), str(MODELS / "adapter-first.npz"), str(first))
+        found = hashlib.sha256(first.read_bytes()).hexdigest()
+    assert found == "75d68d6a48c7c685f959ea01548ffac30d913c40e81ea4c34a6ee25146cc6682"
 
 
 # -- with PyTorch ---------------------------------------------------------------------------
