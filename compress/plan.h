@@ -41,6 +41,10 @@ int plan_from_profile(struct plan *p, const char *name, struct err *e);
  * of a-z 0-9 _ - (they become part of logs and metrics). */
 int plan_add_profile(const char *name, const struct plan *p, struct err *e);
 
+/* Whether methods that exist for comparisons only may be chosen (not by default). As
+ * plan_add_profile: before the server starts. */
+void plan_allow_baselines(bool allowed);
+
 /* Override: the method of one slot (options go to their defaults), then one option.
  * Values as JSON gives them; enum options and "auto" take the text form, bool options
  * "true" and "false" or 0 and 1. e->param is "compression.image.ratio". */

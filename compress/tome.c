@@ -56,11 +56,7 @@ static const struct compressor_option options[] = {
 /* Free rows that should be left in the end. */
 static int target_rows(const double *values, int n)
 {
-    if (n == 0) {
-        return 0;
-    }
-    double wanted = values[ROWS] >= 1 ? values[ROWS] : floor((double)n / values[RATIO] + 0.5);
-    return wanted < 1 ? 1 : wanted > (double)n ? n : (int)wanted;
+    return merge_target(values[RATIO], values[ROWS], n);
 }
 
 /* Free rows after block `layer`: n minus the share of (n - target) that the schedule gives

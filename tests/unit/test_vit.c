@@ -173,7 +173,7 @@ static int merge(void *ctx, int layer, int n_layer, struct rows *rows, const flo
                  int n_metric, struct err *e)
 {
     struct tome *t = ctx;
-    struct compress_call call = {STAGE_VIT_LAYER, layer, n_layer, metric, n_metric, t->options};
+    struct compress_call call = {STAGE_VIT_LAYER, layer, n_layer, metric, n_metric, t->options, NULL};
     struct compress_outcome outcome = {NULL};
     struct arena_mark mark = arena_mark(t->scratch);
     int result = t->method->ops.apply(&call, rows, t->scratch, &outcome, e);
