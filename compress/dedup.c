@@ -175,6 +175,7 @@ const struct compressor compressor_dedup = {
              .source = "leader clustering; see docs/compression.md",
              .options = options,
              .n_options = sizeof options / sizeof *options,
-             .drops = true},
+             .drops = true,
+             .looks_back = 1 + ACROSS},
     .ops = {.apply = apply, .predict = predict},
 };

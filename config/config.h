@@ -36,6 +36,7 @@ struct config {
     char *kernel;
     int precision; /* enum config_precision */
     char *profile, *compression;
+    bool baselines;
     int log_format; /* enum log_format */
     int log_level;  /* enum log_level */
     char *config_file;

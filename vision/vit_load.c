@@ -142,23 +142,34 @@ static float *read_table(const struct loader *l, const char *name, int n_class, 
     return weight_vector(l->g, name, (size_t)l->v->params.n_embd * (size_t)n, l->e);
 }
 
-static int fill_positions(const struct loader *l, const float *table, int side, bool class_last,
-                          int n_class)
+int vit_resize_positions(const struct vit *v, int n_side, float *to)
 {
-    const struct clip_params *p = &l->v->params;
-    size_t width = (size_t)p->n_embd;
-    const float *patches = table + (class_last ? 0 : (size_t)n_class * width);
-    const float *class_row = class_last ? table + (size_t)(side * side) * width : table;
-    float *to = l->v->positions + (size_t)n_class * width;
-    if (n_class) {
-        memcpy(l->v->positions, class_row, width * sizeof *to);
-    }
-    if (side == p->n_side) {
-        memcpy(to, patches, (size_t)(side * side) * width * sizeof *to);
+    int side = v->table_side;
+    if (side == n_side) {
+        memcpy(to, v->table, (size_t)(side * side) * (size_t)v->params.n_embd * sizeof *to);
         return 0;
     }
-    if (op_resize_bicubic(patches, side, side, to, p->n_side, p->n_side, p->n_embd, TORCH_A, 0)) {
-        return err_no_memory(l->e, (size_t)(side * side) * width * sizeof *to);
+    return op_resize_bicubic(v->table, side, side, to, n_side, n_side, v->params.n_embd, TORCH_A,
+                             0);
+}
+
+/* The table, whose class token goes to its place, becomes the vit's. */
+static int fill_positions(const struct loader *l, float *table, int side, bool class_last,
+                          int n_class)
+{
+    struct vit *v = l->v;
+    size_t width = (size_t)v->params.n_embd;
+    size_t n = (size_t)(side * side) * width;
+    if (n_class) {
+        memcpy(v->positions, class_last ? table + n : table, width * sizeof *table);
+    }
+    if (n_class && !class_last) {
+        memmove(table, table + (size_t)n_class * width, n * sizeof *table);
+    }
+    v->table = table;
+    v->table_side = side;
+    if (vit_resize_positions(v, v->params.n_side, v->positions + (size_t)n_class * width)) {
+        return err_no_memory(l->e, n * sizeof *table);
     }
     return 0;
 }
@@ -180,9 +191,7 @@ static int load_positions(const struct loader *l)
         class_last = false;
         table = read_table(l, "v.position_embd_full.weight", n_class, &side);
     }
-    int result = table ? fill_positions(l, table, side, class_last, n_class) : -1;
-    mem_free(table);
-    return result;
+    return table ? fill_positions(l, table, side, class_last, n_class) : -1;
 }
 
 static int load_ends(const struct loader *l)
@@ -268,6 +277,7 @@ void vit_close(struct vit *v)
     weight_clear(&v->patch);
     mem_free(v->class_token);
     mem_free(v->positions);
+    mem_free(v->table);
     mem_free(v->pre_weight);
     mem_free(v->pre_bias);
     mem_free(v->post_weight);

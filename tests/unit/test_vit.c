@@ -173,7 +173,8 @@ static int merge(void *ctx, int layer, int n_layer, struct rows *rows, const flo
                  int n_metric, struct err *e)
 {
     struct tome *t = ctx;
-    struct compress_call call = {STAGE_VIT_LAYER, layer, n_layer, metric, n_metric, t->options, NULL};
+    struct compress_call call = {STAGE_VIT_LAYER, layer,      n_layer, metric,
+                                 n_metric,        t->options, NULL};
     struct compress_outcome outcome = {NULL};
     struct arena_mark mark = arena_mark(t->scratch);
     int result = t->method->ops.apply(&call, rows, t->scratch, &outcome, e);
@@ -515,7 +516,8 @@ TEST(vit_no_memory, "every failing allocation while opening and encoding is an e
         arena_init(&scratch, 1 << 24);
         alloc_fail_at(at);
         struct vision *v = vision_open(path, &e);
-        const struct vision_picture two[2] = {{pixels, NULL, &a, &r[0]}, {pixels, NULL, &a, &r[1]}};
+        const struct vision_picture two[2] = {{pixels, NULL, &a, &r[0], 0},
+                                              {pixels, NULL, &a, &r[1], 0}};
         done = v && vision_encode(v, two, 2, &c, &scratch, &e) == 0;
         done &= alloc_count() < at;
         n_failed += !done;
