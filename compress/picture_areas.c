@@ -6,11 +6,13 @@
 
 /* Print on product photos, as drawn and photographed samples of tests show it at cells of 14
  * pixels: contrast of at least 24 of 255 about the mean, a stroke every seven pixels or
- * denser, and two modes that explain most of the spread (a smooth ramp 0.75, noise 0.64). */
+ * denser one way and some the other way, and two modes that explain most of the spread (a smooth
+ * ramp 0.75, noise 0.64). */
 #define LEAST_DEVIATION 24.0
 #define LEAST_CROSSINGS 1.6
+#define LEAST_OTHER_WAY 0.5 /* stripes are no print */
 #define LEAST_GRADIENT  14.0
-#define LEAST_BIMODAL   0.66
+#define LEAST_BIMODAL   0.7
 /* Fluctuations below this share of the deviation are no strokes. */
 #define HYSTERESIS 0.4
 
@@ -105,7 +107,9 @@ static bool has_strokes(const struct cell *c)
         down += crossings(c, line, false, mean, HYSTERESIS * sqrt(variance));
     }
     double more = across > down ? across : down;
-    return more / c->n >= LEAST_CROSSINGS && bimodality(c, mean, variance) >= LEAST_BIMODAL;
+    double fewer = across > down ? down : across;
+    return more / c->n >= LEAST_CROSSINGS && fewer / c->n >= LEAST_OTHER_WAY &&
+           bimodality(c, mean, variance) >= LEAST_BIMODAL;
 }
 
 int areas_mark_print(const uint8_t *rgb, int size, int side, uint8_t *mask)

@@ -187,7 +187,7 @@ static void store(struct plan_step *step, int i, double value)
     step->options[i] = value;
     for (int k = 0; k < info->n_options; k++) {
         const char *hidden = info->options[k].replaces;
-        if (hidden && strcmp(hidden, info->options[i].name) == 0) {
+        if (hidden && strcmp(hidden, compressor_option(step->method, i)->name) == 0) {
             step->options[k] = info->options[k].def;
         }
     }

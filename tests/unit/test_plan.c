@@ -151,7 +151,8 @@ TEST(plan_refusals, "every refusal names the option, the rule and the nearest na
     check_refused(plan_set_number(&p, MODALITY_LM, "cutoff", 2, &e), &e, ERR_INVALID,
                   "compression.lm.cutoff", "set compression.lm.method first");
     check_refused(plan_set_method(&p, MODALITY_IMAGE, "tom", &e), &e, ERR_INVALID,
-                  "compression.image.method", "did you mean \"tome\"?; there are: off, downscale, tome, pool, prune, dedup");
+                  "compression.image.method",
+                  "did you mean \"tome\"?; there are: off, downscale, tome, pool, prune, dedup");
     check_refused(plan_set_method(&p, MODALITY_TEXT, "tome", &e), &e, ERR_INVALID,
                   "compression.text.method", "there are: off, cosine");
     CHECK_INT(plan_id(&p), ==, plan_id(&before));
