@@ -153,45 +153,57 @@ int vit_resize_positions(const struct vit *v, int n_side, float *to)
                              0);
 }
 
-/* The table, whose class token goes to its place, becomes the vit's. */
-static int fill_positions(const struct loader *l, float *table, int side, bool class_last,
-                          int n_class)
+/* A table becomes the vit's, without its class token, which goes to `positions` if wanted. */
+static int take_table(const struct loader *l, const char *name, bool class_last, bool wanted)
 {
     struct vit *v = l->v;
+    int n_class = v->class_token != NULL;
+    int side;
+    float *table = read_table(l, name, n_class, &side);
+    if (!table) {
+        return -1;
+    }
     size_t width = (size_t)v->params.n_embd;
     size_t n = (size_t)(side * side) * width;
-    if (n_class) {
+    if (n_class && wanted) {
         memcpy(v->positions, class_last ? table + n : table, width * sizeof *table);
     }
     if (n_class && !class_last) {
-        memmove(table, table + (size_t)n_class * width, n * sizeof *table);
+        memmove(table, table + width, n * sizeof *table);
     }
+    mem_free(v->table);
     v->table = table;
     v->table_side = side;
-    if (vit_resize_positions(v, v->params.n_side, v->positions + (size_t)n_class * width)) {
-        return err_no_memory(l->e, n * sizeof *table);
-    }
     return 0;
 }
 
 static int load_positions(const struct loader *l)
 {
-    const struct clip_params *p = &l->v->params;
-    int n_class = l->v->class_token != NULL;
-    size_t n = (size_t)(n_class + p->n_side * p->n_side) * (size_t)p->n_embd;
-    l->v->positions = mem_alloc_aligned(n, sizeof *l->v->positions);
-    if (!l->v->positions) {
-        return err_no_memory(l->e, n * sizeof *l->v->positions);
+    static const char full[] = "v.position_embd_full.weight";
+    struct vit *v = l->v;
+    int n_side = v->params.n_side;
+    size_t n_class = v->class_token != NULL;
+    size_t width = (size_t)v->params.n_embd;
+    size_t n = (n_class + (size_t)(n_side * n_side)) * width;
+    v->positions = mem_alloc_aligned(n, sizeof *v->positions);
+    if (!v->positions) {
+        return err_no_memory(l->e, n * sizeof *v->positions);
     }
-    int side;
-    bool class_last = p->projector->class_token_last;
-    float *table = read_table(l, "v.position_embd.weight", n_class, &side);
-    if (table && side != p->n_side && gguf_find_tensor(l->g, "v.position_embd_full.weight")) {
-        mem_free(table);
-        class_last = false;
-        table = read_table(l, "v.position_embd_full.weight", n_class, &side);
+    if (take_table(l, "v.position_embd.weight", v->params.projector->class_token_last, true)) {
+        return -1;
     }
-    return table ? fill_positions(l, table, side, class_last, n_class) : -1;
+    bool fits = v->table_side == n_side;
+    float *patches = v->positions + n_class * width;
+    if (fits && vit_resize_positions(v, n_side, patches)) {
+        return err_no_memory(l->e, n * sizeof *patches);
+    }
+    if (gguf_find_tensor(l->g, full) && take_table(l, full, false, !fits)) {
+        return -1;
+    }
+    if (!fits && vit_resize_positions(v, n_side, patches)) {
+        return err_no_memory(l->e, n * sizeof *patches);
+    }
+    return 0;
 }
 
 static int load_ends(const struct loader *l)

@@ -124,6 +124,41 @@ TEST(plan_overrides, "methods and options are set, and what excludes each other 
     check_print(&p, "off");
 }
 
+TEST(plan_modifiers,
+     "every method for pictures takes the modifiers, printed when they do something")
+{
+    struct plan p = profile("off");
+    struct err e = ERR_INIT;
+    CHECK_OK(plan_set_method(&p, MODALITY_IMAGE, "pool", &e), e);
+    check_print(&p, "image pool ratio=4");
+    unsigned long long plain = plan_id(&p);
+    CHECK_OK(plan_set_text(&p, MODALITY_IMAGE, "norm", "direction", &e), e);
+    CHECK_OK(plan_set_number(&p, MODALITY_IMAGE, "reweight", 1, &e), e);
+    CHECK_OK(plan_set_number(&p, MODALITY_IMAGE, "residual", 0.1, &e), e);
+    CHECK_OK(plan_set_text(&p, MODALITY_IMAGE, "protect", "text", &e), e);
+    check_print(&p, "image pool ratio=4 norm=direction reweight=true residual=0.1 protect=text");
+    CHECK(plan_id(&p) != plain);
+    struct plan_step step;
+    const char *skipped;
+    plan_image_step(&p, DETAIL_LOW, 100, 100, 256, &step, &skipped);
+    CHECK_STR(step.method->info.name, "tome"); /* low detail, but print stays protected */
+    CHECK_DOUBLE(step.options[compressor_option_index(step.method, "protect")], ==, 1);
+    check_refused(plan_set_number(&p, MODALITY_IMAGE, "residual", 2, &e), &e, ERR_RANGE,
+                  "compression.image.residual", "from 0.01 to 1");
+}
+
+TEST(plan_baselines, "methods for comparisons only are refused until they are allowed")
+{
+    struct plan p = profile("off");
+    struct err e = ERR_INIT;
+    check_refused(plan_set_method(&p, MODALITY_IMAGE, "random", &e), &e, ERR_UNSUPPORTED,
+                  "compression.image.method", "--baselines");
+    plan_allow_baselines(true);
+    e = (struct err)ERR_INIT;
+    CHECK_OK(plan_set_method(&p, MODALITY_IMAGE, "random", &e), e);
+    check_print(&p, "image random ratio=4 seed=0");
+}
+
 TEST(plan_refusals, "every refusal names the option, the rule and the nearest name")
 {
     struct err e = ERR_INIT;
