@@ -89,10 +89,13 @@ struct compress_call {
     int n_metric;
     const double *options;               /* values in the order of info.options; no NaN left */
     const struct picture_facts *picture; /* at pixels and image-rows, else NULL */
+    const float *thresholds; /* [n_layer] of adaptive counts; NULL = none were measured */
 };
 
 struct compress_outcome {
     const char *skipped; /* static reason when it did not act, else NULL */
+    float weakest;       /* tome with fixed counts: similarity of the last pair that it merged; left
+                            alone when none was */
 };
 
 struct compressor_ops {

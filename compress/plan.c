@@ -308,6 +308,22 @@ void plan_image_step(const struct plan *p, enum image_detail detail, int width, 
     }
 }
 
+bool plan_step_is_adaptive(const struct plan_step *step)
+{
+    int counts = compressor_option_index(step->method, "counts");
+    return counts >= 0 && step->options[counts] != 0;
+}
+
+double plan_step_ratio(const struct plan_step *step, int n)
+{
+    int rows = compressor_option_index(step->method, "rows");
+    int ratio = compressor_option_index(step->method, "ratio");
+    if (rows >= 0 && step->options[rows] >= 1) {
+        return n / step->options[rows];
+    }
+    return ratio >= 0 ? step->options[ratio] : 1;
+}
+
 /* The threshold that merges enough neighbours for `ratio`; NaN when it is not known. */
 static double text_threshold(const struct plan_step *step, enum modality m, double ratio,
                              const struct calibration *cal)

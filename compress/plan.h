@@ -16,6 +16,7 @@ struct plan_step {
     const struct compressor *method; /* never NULL; &compressor `off` = nothing */
     enum stage stage;
     double options[COMPRESSOR_MAX_OPTIONS]; /* as info.options; NaN = auto */
+    const float *thresholds; /* compress_call.thresholds; follow from the model and options */
 };
 
 struct plan {
@@ -60,6 +61,10 @@ int plan_set_text(struct plan *p, enum modality m, const char *option, const cha
  * *skipped (may be NULL) gets a static reason when the plan was not used, else NULL. */
 void plan_image_step(const struct plan *p, enum image_detail detail, int width, int height,
                      int n_rows, struct plan_step *out, const char **skipped);
+/* Whether the counts of a picture's step follow its content, by thresholds for this ratio. */
+bool plan_step_is_adaptive(const struct plan_step *step);
+/* Rows in for each row out that a picture's step of n rows asks for. */
+double plan_step_ratio(const struct plan_step *step, int n);
 /* The step for the text of a prompt with n_text_rows rows; a target ratio becomes a
  * threshold through the calibration of this model (NULL: none at hand, skipped). */
 void plan_text_step(const struct plan *p, enum modality m, int n_text_rows,

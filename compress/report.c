@@ -102,7 +102,8 @@ int compress_apply(const struct plan_step *step, enum modality m, int layer, int
                                  .n_layer = n_layer,
                                  .metric = metric,
                                  .n_metric = n_metric,
-                                 .options = step->options};
+                                 .options = step->options,
+                                 .thresholds = step->thresholds};
     return apply(step, m, &call, rows, scratch, report, e);
 }
 

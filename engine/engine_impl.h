@@ -257,5 +257,9 @@ void batch_finish(struct engine *en, struct job *j, const struct err *error);
 /* calibrate.c: a forward pass over a built-in text: proves that the model works (a
  * truncated file fails here, not at the first user) and fills en->calibration. */
 int engine_calibrate(struct engine *en, struct err *e);
+/* calibrate_pictures.c, engine thread: thresholds[blocks of the tower] for a step with
+ * adaptive counts. The first time for its ratio some pictures go through the tower. */
+int engine_calibrate_pictures(struct engine *en, const struct plan_step *step, float *thresholds,
+                              struct err *e);
 
 #endif

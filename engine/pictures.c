@@ -62,6 +62,21 @@ static bool needs_rows(const struct job *j, const struct prompt_image *im)
     return needed;
 }
 
+/* Thresholds for a step whose counts follow the content. */
+static int measure(struct engine *en, struct job *j, struct prompt_image *im, struct err *e)
+{
+    size_t n = (size_t)vision_info(en->vision)->n_layer;
+    float *thresholds = im->step.thresholds ? NULL : arena_alloc(&j->arena, n, sizeof *thresholds);
+    if (im->step.thresholds) {
+        return 0;
+    }
+    if (!thresholds) {
+        return err_no_memory(e, n * sizeof *thresholds);
+    }
+    im->step.thresholds = thresholds;
+    return engine_calibrate_pictures(en, &im->step, thresholds, e);
+}
+
 /* 1: the rows of this picture are there. 0: only the tower can make them. -1: no memory. */
 static int find_rows(struct engine *en, struct job *j, struct prompt_image *im, struct err *e)
 {
@@ -69,6 +84,9 @@ static int find_rows(struct engine *en, struct job *j, struct prompt_image *im, 
         return 1;
     }
     report_init(&im->layers, &j->plan);
+    if (plan_step_is_adaptive(&im->step) && measure(en, j, im, e)) {
+        return -1;
+    }
     if (!job_uses_image_cache(j)) {
         return 0;
     }

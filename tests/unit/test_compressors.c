@@ -79,6 +79,10 @@ static void make_rows(struct sample *s, struct arena *a, int n, enum row_shape s
     s->metric = s->stage == STAGE_VIT_LAYER || rng_below(g, 2) ? metric : NULL;
 }
 
+/* Of counts that follow the content: every block merges something. */
+static const float thresholds[N_LAYER] = {0.9f, 0.8f, 0.7f, 0.6f, 0.5f, 0.4f,
+                                          0.4f, 0.4f, 0.3f, 0.3f, 0.2f, 0.2f};
+
 static int apply_layer(const struct sample *s, int layer, struct rows *r, struct arena *scratch,
                        const char **skipped)
 {
@@ -90,7 +94,8 @@ static int apply_layer(const struct sample *s, int layer, struct rows *r, struct
                                  .metric = s->metric,
                                  .n_metric = WIDTH,
                                  .options = s->options,
-                                 .picture = s->facts.width > 0 ? &s->facts : NULL};
+                                 .picture = s->facts.width > 0 ? &s->facts : NULL,
+                                 .thresholds = thresholds};
     struct arena_mark mark = arena_mark(scratch);
     int rc = s->method->ops.apply(&call, r, scratch, &out, &e);
     arena_rewind(scratch, mark);

@@ -252,8 +252,8 @@ static int merge(void *ctx, int layer, int n_layer, struct rows *rows, const flo
 {
     struct tome *t = ctx;
     struct compress_call call = {STAGE_VIT_LAYER, layer,      n_layer, metric,
-                                 n_metric,        t->options, NULL};
-    struct compress_outcome outcome = {NULL};
+                                 n_metric,        t->options, NULL,    NULL};
+    struct compress_outcome outcome = {0};
     struct arena_mark mark = arena_mark(t->scratch);
     int result = t->method->ops.apply(&call, rows, t->scratch, &outcome, e);
     arena_rewind(t->scratch, mark);

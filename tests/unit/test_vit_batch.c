@@ -33,8 +33,9 @@ static int merge(void *ctx, int layer, int n_layer, struct rows *rows, const flo
     double options[COMPRESSOR_MAX_OPTIONS];
     compressor_defaults(tome, options);
     options[compressor_option_index(tome, "ratio")] = p->ratio;
-    struct compress_call call = {STAGE_VIT_LAYER, layer, n_layer, metric, n_metric, options, NULL};
-    struct compress_outcome outcome = {NULL};
+    struct compress_call call = {STAGE_VIT_LAYER, layer,   n_layer, metric,
+                                 n_metric,        options, NULL,    NULL};
+    struct compress_outcome outcome = {0};
     struct arena_mark mark = arena_mark(p->scratch);
     int rc = p->ratio > 1 ? tome->ops.apply(&call, rows, p->scratch, &outcome, e) : 0;
     arena_rewind(p->scratch, mark);
