@@ -70,7 +70,7 @@ double plan_step_ratio(const struct plan_step *step, int n);
 void plan_text_step(const struct plan *p, enum modality m, int n_text_rows,
                     const struct calibration *cal, struct plan_step *out, const char **skipped);
 
-/* "image tome ratio=4 schedule=constant; text cosine threshold=0.85 max_group=4
+/* "image tome ratio=4 schedule=constant counts=fixed; text cosine threshold=0.85 max_group=4
  * norm=direction; protect_system=true protect_tail=32 min_text_rows=64", or "off": log,
  * report, docs. Options that have no effect are left out. -1 when out is full. */
 int plan_print(const struct plan *p, struct buf *out);

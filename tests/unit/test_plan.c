@@ -50,17 +50,20 @@ TEST(plan_profiles, "the four built-in profiles, printed")
     struct plan p = profile("off");
     check_print(&p, "off");
     p = profile("balanced");
-    check_print(&p, "image tome ratio=4 schedule=constant; text cosine threshold=0.85 max_group=4 "
-                    "norm=direction; protect_system=true protect_tail=32 min_text_rows=64");
+    check_print(
+        &p,
+        "image tome ratio=4 schedule=constant counts=fixed; text cosine threshold=0.85 max_group=4 "
+        "norm=direction; protect_system=true protect_tail=32 min_text_rows=64");
     CHECK_STR(p.profile, "balanced");
     CHECK_INT(p.step[MODALITY_IMAGE].stage, ==, STAGE_VIT_LAYER);
     CHECK_INT(p.step[MODALITY_TEXT].stage, ==, STAGE_TEXT_ROWS);
     CHECK_INT(p.step[MODALITY_LM].stage, ==, STAGE_LM_LAYER);
     p = profile("product_search");
-    check_print(&p, "image tome ratio=2 schedule=constant");
+    check_print(&p, "image tome ratio=2 schedule=constant counts=fixed");
     p = profile("customer_service");
-    check_print(&p, "image tome ratio=8 schedule=constant; text cosine ratio=1.3 max_group=4 "
-                    "norm=direction; protect_system=false protect_tail=32 min_text_rows=64");
+    check_print(
+        &p, "image tome ratio=8 schedule=constant counts=fixed; text cosine ratio=1.3 max_group=4 "
+            "norm=direction; protect_system=false protect_tail=32 min_text_rows=64");
     for (int i = 0; i < 4; i++) {
         CHECK(plan_profile_name(i) && plan_profile_summary(i));
     }
