@@ -8,6 +8,8 @@
 
 extern const struct compressor compressor_tome;
 extern const struct compressor compressor_cosine;
+extern const struct compressor compressor_slerp;
+extern const struct compressor compressor_concept;
 
 static int off_apply(const struct compress_call *call, struct rows *rows, struct arena *scratch,
                      struct compress_outcome *out, struct err *e)
@@ -41,6 +43,8 @@ const struct compressor *const compressors[] = {
     &compressor_off,
     &compressor_tome,
     &compressor_cosine,
+    &compressor_slerp,
+    &compressor_concept,
     NULL,
 };
 
