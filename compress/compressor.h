@@ -63,6 +63,8 @@ struct compressor_info {
     const char *source;  /* paper or origin of the maths */
     const struct compressor_option *options; /* [n_options] */
     int n_options;
+    bool by_question; /* at lm-layer it acts once on all rows of a prompt, and its metric is
+                         the attention that the question pays to each of them: [n, 1] */
 };
 
 struct compress_call {

@@ -10,6 +10,7 @@ extern const struct compressor compressor_tome;
 extern const struct compressor compressor_cosine;
 extern const struct compressor compressor_slerp;
 extern const struct compressor compressor_concept;
+extern const struct compressor compressor_query;
 
 static int off_apply(const struct compress_call *call, struct rows *rows, struct arena *scratch,
                      struct compress_outcome *out, struct err *e)
@@ -45,6 +46,7 @@ const struct compressor *const compressors[] = {
     &compressor_cosine,
     &compressor_slerp,
     &compressor_concept,
+    &compressor_query,
     NULL,
 };
 

@@ -81,7 +81,9 @@ static int begin_prompt(struct engine *en, struct job *j, struct err *e)
         return -1;
     }
     j->has_kv = true;
-    return kv_reserve(&j->kv, &en->kv_pool, e) || prefix_begin(en, j, e) ? -1 : 0;
+    return kv_reserve(&j->kv, &en->kv_pool, e) || choose_begin(en, j, e) || prefix_begin(en, j, e)
+               ? -1
+               : 0;
 }
 
 /* All pictures are rows now: join them with the text behind what is known already. */
@@ -102,7 +104,7 @@ static int begin_prefill(struct engine *en, struct job *j, struct err *e)
     if (!j->logits || !j->first_logits) {
         return err_no_memory(e, n_vocab * sizeof *j->logits);
     }
-    j->state = JOB_PREFILL;
+    j->state = j->chooser ? JOB_CHOOSING : JOB_PREFILL;
     return new_sampler(en, j, e);
 }
 
@@ -345,7 +347,7 @@ static int after_prefill(struct engine *en, struct job *j, int n_rows, double ms
     }
     kv_trim(&j->kv);
     prefix_keep(en, j);
-    j->result.prompt_rows = j->sequence.n;
+    j->result.prompt_rows = j->result.report.compressed_rows;
     j->result.looked_up_rows = job_uses_prefix_cache(j) ? j->sequence.n : 0;
     j->result.cached_rows = j->n_rows_found;
     j->kv.n_positions = j->sequence.n_source;
@@ -421,7 +423,10 @@ static void run_part(struct engine *en, struct pass *p, int first, int n)
 {
     double begin = clock_ms();
     struct err e = ERR_INIT;
-    if (decoder_run(en->decoder, p->slices + first, n, &en->compute, &en->scratch, &e)) {
+    const struct job *j = p->jobs[first];
+    int first_block = j->state == JOB_PREFILL ? j->first_block : 0;
+    if (decoder_run_blocks(en->decoder, first_block, en->info.n_layer, p->slices + first, n,
+                           &en->compute, &en->scratch, &e)) {
         if (n > 1 || p->drafts[first].n > 0) {
             run_each_alone(en, p, first, n);
         } else {
@@ -531,6 +536,10 @@ void batch_step(struct engine *en)
     struct job *prompt = next_to_prefill(en);
     struct err e = ERR_INIT;
     if (prompt && prompt->state == JOB_ENCODING && advance_encoding(en, prompt, &e)) {
+        batch_finish(en, prompt, &e);
+        prompt = NULL;
+    }
+    if (prompt && prompt->state == JOB_CHOOSING && choose_step(en, prompt, &e)) {
         batch_finish(en, prompt, &e);
         prompt = NULL;
     }

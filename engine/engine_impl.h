@@ -55,7 +55,8 @@ struct prompt {
     int rows_bound; /* at most so many rows enter the decoder */
 };
 
-enum job_state { JOB_ENCODING, JOB_PREFILL, JOB_DECODE };
+/* Choosing: the lower blocks run on all of the prompt, before some of its rows go on. */
+enum job_state { JOB_ENCODING, JOB_CHOOSING, JOB_PREFILL, JOB_DECODE };
 
 struct event_node; /* job.c */
 
@@ -89,6 +90,8 @@ struct job {
     int n_images_done;
     int n_rows_found; /* rows of `sequence` that the prefix cache had */
     int n_rows_done;  /* rows of `sequence` whose keys and values are there */
+    struct chooser *chooser; /* choose.c; NULL: the plan chooses no rows by the question */
+    int first_block;         /* where the rows of `sequence` enter the decoder */
     int prompt_group_rows[KV_MAX_GROUPS];
     int max_new; /* tokens that each choice may have */
     struct sampler *sampler;
@@ -170,7 +173,7 @@ static inline bool job_uses_image_cache(const struct job *j)
 
 static inline bool job_uses_prefix_cache(const struct job *j)
 {
-    return j->cache_prompt && j->engine->prefix_cache;
+    return j->cache_prompt && j->engine->prefix_cache && !j->chooser;
 }
 
 /* pipeline.c, engine thread */
@@ -189,6 +192,12 @@ int pipeline_cutoffs(const struct engine *en, const struct job *j, int *cutoffs)
 /* The step inside the decoder, `off` when nothing will merge there. *skipped: why. */
 void pipeline_lm_step(const struct engine *en, const struct job *j, struct plan_step *step,
                       const char **skipped);
+
+/* choose.c, engine thread. Sets j->chooser when the plan chooses rows by the question. */
+int choose_begin(struct engine *en, struct job *j, struct err *e);
+/* JOB_CHOOSING: the next chunk through the lower blocks; after the last one `sequence` is
+ * what goes on, and the job's state JOB_PREFILL. */
+int choose_step(struct engine *en, struct job *j, struct err *e);
 
 /* prefix.c, engine thread. After pipeline_text: what others left of this prompt enters its
  * KV cache, and the pictures in it need no tower. */

@@ -1,0 +1,64 @@
+#include "model/attention_share.h"
+
+#include "compress/merge.h"
+#include "tensor/ops.h"
+
+#include <math.h>
+
+/* The keys of one head: [n, head_dim] fp32. */
+static void load_keys(const struct kv_group *kv, int layer, int head, int n, float *keys)
+{
+    for (int i = 0; i < n; i++) {
+        const uint16_t *from = kv_keys(kv, layer, head, i);
+        for (int d = 0; d < kv->head_dim; d++) {
+            keys[(size_t)i * (size_t)kv->head_dim + (size_t)d] = op_f16_to_f32(from[d]);
+        }
+    }
+}
+
+/* share += softmax(q K^T) */
+static void add_query(const struct attention_shape *shape, const float *q, const float *keys,
+                      int n_keys, float *score, float *share)
+{
+    float most = -INFINITY;
+    for (int i = 0; i < n_keys; i++) {
+        const float *key = keys + (size_t)i * (size_t)shape->head_dim;
+        float s = merge_dot(q, key, shape->head_dim) * shape->scale;
+        s = shape->softcap > 0 ? shape->softcap * tanhf(s / shape->softcap) : s;
+        most = s > most ? s : most;
+        score[i] = s;
+    }
+    float total = 0;
+    for (int i = 0; i < n_keys; i++) {
+        score[i] = expf(score[i] - most);
+        total += score[i];
+    }
+    for (int i = 0; i < n_keys; i++) {
+        share[i] += score[i] / total;
+    }
+}
+
+int attention_share(const struct attention_shape *shape, const float *q, int n,
+                    const struct kv_group *kv, int layer, int n_keys, float *share,
+                    struct arena *scratch, struct err *e)
+{
+    struct arena_mark mark = arena_mark(scratch);
+    size_t dim = (size_t)shape->head_dim;
+    float *keys = arena_alloc(scratch, (size_t)n_keys, dim * sizeof *keys);
+    float *score = arena_alloc(scratch, (size_t)n_keys, sizeof *score);
+    int group = shape->n_head / shape->n_head_kv;
+    if (!keys || !score) {
+        return err_no_memory(e, (size_t)n_keys * dim * sizeof *keys);
+    }
+    for (int head = 0; head < shape->n_head; head++) {
+        if (head % group == 0) {
+            load_keys(kv, layer, head / group, n_keys, keys);
+        }
+        for (int i = 0; i < n; i++) {
+            add_query(shape, q + ((size_t)i * (size_t)shape->n_head + (size_t)head) * dim, keys,
+                      n_keys - (n - 1 - i), score, share);
+        }
+    }
+    arena_rewind(scratch, mark);
+    return 0;
+}
