@@ -20,7 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RATIO, UNIT, WINDOW, DROPPED, EXACT, LAYERS, CUTOFF };
+enum { RATIO, UNIT, WINDOW, DROPPED, EXACT, HEADS, CUTOFF };
 enum { UNIT_ROW, UNIT_PHRASE, UNIT_SENTENCE };
 enum { DROPPED_MERGE, DROPPED_GATHER, DROPPED_DROP };
 
@@ -71,13 +71,14 @@ static const struct compressor_option options[] = {
                .choices = exactness,
                .unit = "",
                .help = "numbers, codes, names: always go on, or with their sentence"},
-    [LAYERS] = {.name = "layers",
-                .type = OPTION_INT,
-                .min = 1,
-                .max = 64,
-                .def = 1,
-                .unit = "blocks",
-                .help = "the attention of so many blocks up to the cutoff counts together"},
+    [HEADS] = {.name = "heads",
+               .type = OPTION_INT,
+               .min = 1,
+               .max = 16,
+               .def = 4,
+               .unit = "",
+               .help = "how many heads say together what belongs to the question: the best of "
+                       "the blocks up to the cutoff, found when the model is opened"},
     [CUTOFF] = {.name = "cutoff",
                 .type = OPTION_INT,
                 .min = 0,
@@ -158,12 +159,6 @@ static void spread(const struct compress_call *call, const struct rows *r, int w
 static void find_sentences(struct choice *c, const struct compress_call *call)
 {
     const struct rows *r = c->r;
-    static double alpha = -1;
-    static int mode;
-    if (alpha < 0) {
-        alpha = getenv("QA") ? strtod(getenv("QA"), NULL) : 1;
-        mode = getenv("QM") ? (int)strtol(getenv("QM"), NULL, 10) : 0;
-    }
     int n_text = 0;
     for (int i = 0; i < r->n; i++) {
         if (begins_part(r, i) || (r->flags[i] & ROW_SENTENCE)) {
@@ -173,13 +168,7 @@ static void find_sentences(struct choice *c, const struct compress_call *call)
         struct part *p = &c->parts[c->n_parts - 1];
         p->end = i + 1;
         if (is_text(r, i)) {
-            double a = mode == 1 ? c->score[i] : attention_at(call, i);
-            if (mode >= 1) {
-                p->score = a > p->score ? a : p->score;
-            } else {
-                double total = p->score * pow(n_text, alpha) + a;
-                p->score = total / pow(++n_text, alpha);
-            }
+            p->score += (attention_at(call, i) - p->score) / ++n_text;
         }
     }
 }

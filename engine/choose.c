@@ -1,8 +1,8 @@
 /* Rows chosen by the question. Which rows of a prompt go on is not known before its end has
  * been read, and a chunk cannot wait for the others in the middle of a pass. So the prompt
  * goes through the decoder in two rounds: all its chunks through the blocks up to the
- * cutoff, where their states replace the embeddings in job.sequence and the queries of the
- * question's rows are compared with all keys; then the method chooses, once; then what is
+ * cutoff, where their states replace the embeddings in job.sequence and the heads that look things
+ * up (heads.h) say what the question's rows attend to; then the method chooses, once; then what is
  * left goes through the upper blocks, chunk by chunk like any prompt. The KV cache's groups
  * are cut at the cutoff, so each has its own length.
  *
@@ -15,11 +15,15 @@
 
 #include <string.h>
 
+#define MOST_HEADS 16
+
 struct chooser {
     struct plan_step step;
     int cutoff;
-    int n_layers;   /* whose attention counts, up to the cutoff */
-    float *share;   /* [rows of the prompt] attention that the question pays to each */
+    struct lookup_head heads[MOST_HEADS];
+    int n_heads;
+    int n;          /* rows of the prompt */
+    float *share;   /* [n_heads, n] attention that the question pays to each row */
     bool no_memory; /* for the attention of a block: nothing is chosen */
     double ms;      /* taken by it */
     struct arena *scratch;
@@ -41,40 +45,70 @@ int choose_begin(struct engine *en, struct job *j, struct err *e)
     if (!step.method->info.by_question || pipeline_cutoffs(en, j, cutoffs) == 0) {
         return 0;
     }
-    size_t n = (size_t)j->prompt.text_rows + (size_t)j->prompt.image_rows;
-    struct chooser *c = arena_alloc(&j->arena, 1, sizeof *c);
-    float *share = arena_zalloc(&j->arena, n, sizeof *share);
-    if (!c || !share) {
-        return err_no_memory(e, n * sizeof *share);
+    struct chooser *c = arena_zalloc(&j->arena, 1, sizeof *c);
+    if (!c) {
+        return err_no_memory(e, sizeof *c);
     }
-    *c = (struct chooser){.step = step,
-                          .cutoff = cutoffs[0],
-                          .n_layers = (int)option(&step, "layers", 1),
-                          .share = share,
-                          .scratch = &en->scratch};
+    *c = (struct chooser){.step = step, .cutoff = cutoffs[0], .scratch = &en->scratch};
+    c->n_heads =
+        heads_best(&en->heads, c->cutoff, (int)option(&step, "heads", MOST_HEADS), c->heads);
+    c->n = j->prompt.text_rows + j->prompt.image_rows;
+    c->share = arena_zalloc(&j->arena, (size_t)c->n * (size_t)c->n_heads, sizeof *c->share);
+    if (!c->share) {
+        return err_no_memory(e, (size_t)c->n * (size_t)c->n_heads * sizeof *c->share);
+    }
     j->chooser = c;
     return 0;
 }
 
-/* Adds what the question's rows of this chunk attend to. */
+/* Adds what the question's rows [begin, end) of the chunk attend to. */
+static void add_share(struct chooser *c, int layer, const struct attention_shape *shape,
+                      const float *q, int n, const struct kv_group *kv, int n_keys)
+{
+    for (int h = 0; h < c->n_heads; h++) {
+        struct err no_memory = ERR_INIT;
+        if (c->heads[h].layer == layer) {
+            c->no_memory |=
+                attention_share(shape, q, n, kv, layer, c->heads[h].head, n_keys,
+                                c->share + (size_t)h * (size_t)c->n, c->scratch, &no_memory) != 0;
+        }
+    }
+}
+
 static void see(void *ctx, int layer, const struct attention_shape *shape, const float *q, int n,
                 const struct kv_group *kv, int n_keys)
 {
     struct chooser *c = ctx;
     size_t width = (size_t)shape->n_head * (size_t)shape->head_dim;
-    if (layer <= c->cutoff - c->n_layers || layer > c->cutoff) {
-        return;
-    }
     double begin = clock_ms();
     for (int i = 0, end; i < n; i = end + 1) {
         for (end = i; end < n && (c->chunk->flags[end] & ROW_QUESTION); end++) {
         }
-        struct err no_memory = ERR_INIT;
-        c->no_memory |=
-            end > i && attention_share(shape, q + (size_t)i * width, end - i, kv, layer,
-                                       n_keys - (n - end), c->share, c->scratch, &no_memory) != 0;
+        if (end > i) {
+            add_share(c, layer, shape, q + (size_t)i * width, end - i, kv, n_keys - (n - end));
+        }
     }
     c->ms += clock_ms() - begin;
+}
+
+/* metric[n]: what the heads say together. Each head's attention to the text counts as one
+ * whole, however much it leaves at the beginning of the sequence or on pictures. */
+static float *together(struct chooser *c, const struct rows *r, struct arena *a)
+{
+    float *metric = arena_zalloc(a, (size_t)r->n, sizeof *metric);
+    for (int h = 0; metric && h < c->n_heads; h++) {
+        const float *share = c->share + (size_t)h * (size_t)c->n;
+        double total = 0;
+        for (int i = 0; i < r->n; i++) {
+            bool text = !(r->flags[i] & ROW_PROTECTED) || (r->flags[i] & ROW_EXACT);
+            total += text ? (double)share[i] : 0;
+        }
+        float weight = total > 0 ? (float)((double)c->heads[h].weight / total) : 0;
+        for (int i = 0; i < r->n; i++) {
+            metric[i] += weight * share[i];
+        }
+    }
+    return metric;
 }
 
 /* Pictures have been merged by their own method; exact text may leave with its sentence
@@ -96,14 +130,13 @@ static int choose_rows(struct engine *en, struct job *j, struct err *e)
 {
     struct chooser *c = j->chooser;
     struct report_stage *lm = &j->result.report.modality[MODALITY_LM];
-    if (c->no_memory) {
+    set_protection(c, &j->sequence);
+    float *metric = c->no_memory ? NULL : together(c, &j->sequence, &j->arena);
+    if (!metric) {
         report_skip(&j->result.report, STAGE_LM_LAYER, "out_of_memory");
-    } else {
-        set_protection(c, &j->sequence);
-        if (compress_apply(&c->step, MODALITY_LM, c->cutoff, en->info.n_layer, &j->sequence,
-                           c->share, 1, &en->scratch, &j->result.report, e)) {
-            return -1;
-        }
+    } else if (compress_apply(&c->step, MODALITY_LM, c->cutoff, en->info.n_layer, &j->sequence,
+                              metric, 1, &en->scratch, &j->result.report, e)) {
+        return -1;
     }
     lm->ms += c->ms;
     j->result.compress_ms += lm->ms;

@@ -223,7 +223,9 @@ static int start(struct engine *en, struct err *e)
         return -1;
     }
     fill_info(en);
-    if (open_kv(en, e) || engine_calibrate(en, e)) {
+    if (open_kv(en, e) || engine_calibrate(en, e) ||
+        heads_measure(&en->heads, en->decoder, en->tokenizer, en->info.n_ctx, &en->compute,
+                      &en->scratch, e)) {
         return -1;
     }
     if (en->params.prefix_cache_bytes > 0) {
@@ -307,6 +309,7 @@ void engine_close(struct engine *en)
     gguf_close(en->model_file);
     pool_free(en->compute.pool);
     calibration_clear(&en->calibration);
+    heads_clear(&en->heads);
     arena_clear(&en->scratch);
     pthread_cond_destroy(&en->wake);
     pthread_mutex_destroy(&en->lock);

@@ -9,6 +9,7 @@
 #include "compress/calibration.h"
 #include "engine/answer.h"
 #include "engine/engine.h"
+#include "engine/heads.h"
 #include "engine/image_cache.h"
 #include "engine/lookup.h"
 #include "engine/prefix_cache.h"
@@ -131,6 +132,7 @@ struct engine {
     struct vision *vision; /* NULL = text only */
     struct compute compute;
     struct calibration calibration;
+    struct lookup_heads heads;
     struct arena scratch;              /* engine thread only: one pass */
     struct image_cache *image_cache;   /* engine thread only; NULL = none */
     struct kv_pool kv_pool;            /* engine thread only */

@@ -100,7 +100,7 @@ static bool begins_sentence(const char *text, size_t begin, size_t end)
             return true;
         }
     }
-    return strchr(".!?", text[begin - 1]) && end > begin && strchr(" \n\t", text[begin]);
+    return strchr(".!?", text[begin - 1]) && end > begin && strchr(" \t", text[begin]);
 }
 
 /* Everything is the template's until a source says that a user wrote it. */

@@ -39,25 +39,20 @@ static void add_query(const struct attention_shape *shape, const float *q, const
 }
 
 int attention_share(const struct attention_shape *shape, const float *q, int n,
-                    const struct kv_group *kv, int layer, int n_keys, float *share,
+                    const struct kv_group *kv, int layer, int head, int n_keys, float *share,
                     struct arena *scratch, struct err *e)
 {
     struct arena_mark mark = arena_mark(scratch);
     size_t dim = (size_t)shape->head_dim;
     float *keys = arena_alloc(scratch, (size_t)n_keys, dim * sizeof *keys);
     float *score = arena_alloc(scratch, (size_t)n_keys, sizeof *score);
-    int group = shape->n_head / shape->n_head_kv;
     if (!keys || !score) {
         return err_no_memory(e, (size_t)n_keys * dim * sizeof *keys);
     }
-    for (int head = 0; head < shape->n_head; head++) {
-        if (head % group == 0) {
-            load_keys(kv, layer, head / group, n_keys, keys);
-        }
-        for (int i = 0; i < n; i++) {
-            add_query(shape, q + ((size_t)i * (size_t)shape->n_head + (size_t)head) * dim, keys,
-                      n_keys - (n - 1 - i), score, share);
-        }
+    load_keys(kv, layer, head / (shape->n_head / shape->n_head_kv), n_keys, keys);
+    for (int i = 0; i < n; i++) {
+        add_query(shape, q + ((size_t)i * (size_t)shape->n_head + (size_t)head) * dim, keys,
+                  n_keys - (n - 1 - i), score, share);
     }
     arena_rewind(scratch, mark);
     return 0;
