@@ -1,15 +1,16 @@
 /* Rows chosen by the question: of the text before it only what its rows attend to goes on.
  *
- * The metric is the attention that the rows of the question pay to each row in the blocks
- * up to the cutoff (model/attention_share.h): of FastV's idea (arXiv 2403.06764), with all of
- * the question asking instead of the last token, and after a few blocks instead of two.
- * Single rows chosen so make broken sentences, so scores are spread: a row's score is the
- * mean over its neighbours (`unit: phrase`), or sentences go on or stay behind as a whole
- * (`unit: sentence`), the one on the edge of the budget by its phrases. Sentences are marked
- * by the tokeniser's caller (ROW_SENTENCE); a border or another kind ends one, too.
+ * The metric is the attention that the rows of the question pay to each row (FastV's idea,
+ * arXiv 2403.06764), of the few heads that look things up (engine/heads.h) and with all of the
+ * question asking instead of the last token. Single rows chosen so make broken sentences, so
+ * a row's score is the mean over its neighbours (`unit: phrase`), or sentences go on or stay
+ * behind as a whole (`unit: sentence`), the one on the edge of the budget by its phrases.
+ * Sentences are marked when the prompt is tokenised (ROW_SENTENCE); a border or another kind
+ * of row ends one, too.
  *
- * What stays behind is not lost: by default it is merged (`dropped`). Kept rows keep their
- * places, so the distances between what is left are those of the text.
+ * What stays behind leaves a trace: by default neighbours are gathered into a row that says
+ * in one place what they were about. Merged into a kept neighbour they would outweigh it.
+ * Kept rows keep their places, so distances are those of the text.
  *
  * Choosing needs all of the prompt, so nothing here is prefix-stable: the engine runs the
  * lower blocks on everything, then this once, then the upper blocks on what is left. */
@@ -36,9 +37,9 @@ static const struct compressor_option options[] = {
                .type = OPTION_FLOAT,
                .min = 1,
                .max = 16,
-               .def = 2,
+               .def = 3,
                .unit = "",
-               .help = "rows in for each row that goes on beyond the cutoff"},
+               .help = "rows in for each row that goes on as it is beyond the cutoff"},
     [UNIT] = {.name = "unit",
               .type = OPTION_ENUM,
               .min = 0,
@@ -58,7 +59,7 @@ static const struct compressor_option options[] = {
                  .type = OPTION_ENUM,
                  .min = 0,
                  .max = 2,
-                 .def = DROPPED_MERGE,
+                 .def = DROPPED_GATHER,
                  .choices = fates,
                  .unit = "",
                  .help = "rows that do not go on: merged into the nearest that does, gathered "
@@ -67,7 +68,7 @@ static const struct compressor_option options[] = {
                .type = OPTION_ENUM,
                .min = 0,
                .max = 1,
-               .def = 0,
+               .def = 1,
                .choices = exactness,
                .unit = "",
                .help = "numbers, codes, names: always go on, or with their sentence"},
@@ -94,7 +95,6 @@ struct choice {
     const struct rows *r;
     const double *options;
     double *score; /* spread over phrases */
-    int *order;    /* indices of units, best first */
     struct part {
         int begin, end;
         double score;
