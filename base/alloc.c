@@ -7,7 +7,7 @@
 static atomic_long made;
 static atomic_long fail_at = -1; /* -1: TAMP_FAIL_ALLOC not read yet */
 
-static int must_fail(void)
+bool alloc_must_fail(void)
 {
     long at = atomic_load_explicit(&fail_at, memory_order_relaxed);
     if (at < 0) {
@@ -33,7 +33,7 @@ long alloc_count(void)
 void *mem_alloc(size_t n, size_t size)
 {
     size_t bytes;
-    if (__builtin_mul_overflow(n, size, &bytes) || must_fail()) {
+    if (__builtin_mul_overflow(n, size, &bytes) || alloc_must_fail()) {
         return NULL;
     }
     return malloc(bytes ? bytes : 1);
@@ -42,7 +42,7 @@ void *mem_alloc(size_t n, size_t size)
 void *mem_zalloc(size_t n, size_t size)
 {
     size_t bytes;
-    if (__builtin_mul_overflow(n, size, &bytes) || must_fail()) {
+    if (__builtin_mul_overflow(n, size, &bytes) || alloc_must_fail()) {
         return NULL;
     }
     return calloc(bytes ? bytes : 1, 1);
@@ -51,7 +51,7 @@ void *mem_zalloc(size_t n, size_t size)
 void *mem_realloc(void *p, size_t n, size_t size)
 {
     size_t bytes;
-    if (__builtin_mul_overflow(n, size, &bytes) || must_fail()) {
+    if (__builtin_mul_overflow(n, size, &bytes) || alloc_must_fail()) {
         return NULL;
     }
     return realloc(p, bytes ? bytes : 1);
@@ -60,7 +60,7 @@ void *mem_realloc(void *p, size_t n, size_t size)
 void *mem_alloc_aligned(size_t n, size_t size)
 {
     size_t bytes;
-    if (__builtin_mul_overflow(n, size, &bytes) || bytes > (size_t)-1 - 63 || must_fail()) {
+    if (__builtin_mul_overflow(n, size, &bytes) || bytes > (size_t)-1 - 63 || alloc_must_fail()) {
         return NULL;
     }
     bytes = (bytes + 63) & ~(size_t)63;

@@ -4,6 +4,7 @@
 #ifndef TAMP_BASE_ALLOC_H
 #define TAMP_BASE_ALLOC_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /* NULL on failure or when the size overflows. `mem_zalloc` zeroes n * size bytes. */
@@ -19,6 +20,8 @@ void mem_free(void *p);
 
 /* Fault injection: the n-th allocation from now fails once (0 = never). */
 void alloc_fail_at(long n);
+/* Counts an allocation that is made by other means; true: it is to fail. */
+bool alloc_must_fail(void);
 /* How many allocations have been made since start or the last alloc_fail_at. */
 long alloc_count(void);
 

@@ -9,8 +9,8 @@
  *   build/gcc/benchmark --picture --profile balanced
  *   build/gcc/benchmark ops --threads 1     attention and elementwise loops alone */
 #include "bench/bench_case.h"
-#include "bench/bench_job.h"
 #include "bench/ops_bench.h"
+#include "cmd/bench_job.h"
 #include "tensor/blas.h"
 #include "vision/image.h"
 

@@ -1,6 +1,6 @@
 #include "bench/bench_case.h"
 
-#include "bench/bench_job.h"
+#include "cmd/bench_job.h"
 
 #include <stdio.h>
 

@@ -70,7 +70,8 @@ static void run_vit(struct bench *b, const struct ops_case *c, double *amount)
 {
     struct err e = ERR_INIT;
     size_t plane = (size_t)c->n_keys * VIT_HEADS * HEAD_DIM;
-    (void)vit_attention(b->x, b->x + plane, b->x + 2 * plane, NULL, c->n_keys, VIT_HEADS, HEAD_DIM,
+    const struct vit_part whole = {.n = c->n_keys};
+    (void)vit_attention(b->x, b->x + plane, b->x + 2 * plane, &whole, 1, VIT_HEADS, HEAD_DIM,
                         b->out, &b->compute, &b->arena, &e);
     *amount = (double)c->n_keys * c->n_keys * VIT_HEADS * HEAD_DIM * 4;
 }
@@ -173,7 +174,7 @@ static bool bench_open(struct bench *b, int n_threads)
 {
     struct err e = ERR_INIT;
     struct rng r;
-    struct kv_shape shape = {LAYERS, N_HEAD_KV, HEAD_DIM};
+    struct kv_shape shape = {LAYERS, N_HEAD_KV, HEAD_DIM, KV_F16};
     const struct attention_shape heads = {N_HEAD, N_HEAD_KV, HEAD_DIM, 0.125f, 0};
     size_t n = (size_t)MAX_KEYS * N_FF;
     *b = (struct bench){.compute = {.kernels = kernels_choose(NULL, &e)}};

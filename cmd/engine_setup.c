@@ -44,6 +44,8 @@ struct engine *engine_setup(const struct config *c, struct err *e)
             .mmproj_path = mmproj,
             .chat_template = *c->chat_template ? c->chat_template : NULL,
             .kernel = strcmp(c->kernel, "auto") == 0 ? NULL : c->kernel,
+            .no_huge_pages = !c->huge_pages,
+            .cache_q8 = c->cache_type == CACHE_TYPE_Q8_0,
             .full_precision = c->precision == PRECISION_F32,
             .ctx_size = (int)c->ctx_size,
             .n_threads = (int)c->threads,
@@ -53,6 +55,7 @@ struct engine *engine_setup(const struct config *c, struct err *e)
             .image_cache_bytes = (size_t)c->image_cache_mb << 20,
             .prefix_cache_bytes = c->prefix_cache ? (size_t)c->prefix_cache_mb << 20 : 0,
             .speculation = c->speculation,
+            .itl_target_ms = (double)c->itl_target_ms,
         };
         en = engine_open(&p, e);
     }

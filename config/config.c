@@ -16,6 +16,7 @@
 
 static const char *const log_formats[] = {"logfmt", "json", NULL};
 static const char *const precisions[] = {"int8", "f32", NULL};
+static const char *const cache_types[] = {"f16", "q8_0", NULL};
 static const char *const log_levels[] = {"debug", "info", "warn", "error", NULL};
 
 #define AT(member) offsetof(struct config, member)
@@ -114,10 +115,31 @@ static const struct schema_option options[] = {
      .metavar = "NAME",
      .unit = "",
      .help = "int8 keeps the file's weights in a layout for fast integer kernels and rounds "
-             "activations to 12 bits; f32 computes in single precision, several times slower",
+             "activations to 12 bits, to bf16 for prompts where the CPU has bf16 tiles (AMX; "
+             "--kernel vnni avoids them); f32 computes in single precision, several times slower",
      .offset = AT(precision),
      .commands = BOTH},
+    {.name = "cache-type",
+     .group = "Computing",
+     .type = SCHEMA_ENUM,
+     .def = "f16",
+     .choices = cache_types,
+     .metavar = "NAME",
+     .unit = "",
+     .help = "how keys and values are kept: f16, or q8_0 in 8 bits with a scale for 32 of them: "
+             "about half the memory, slightly less exact",
+     .offset = AT(cache_type),
+     .commands = BOTH},
 
+    {.name = "huge-pages",
+     .group = "Computing",
+     .type = SCHEMA_BOOL,
+     .def = "true",
+     .metavar = "",
+     .unit = "",
+     .help = "ask the system for huge pages for weights, keys and values, where it has them",
+     .offset = AT(huge_pages),
+     .commands = BOTH},
     {.name = "speculation",
      .group = "Computing",
      .type = SCHEMA_BOOL,
@@ -128,6 +150,19 @@ static const struct schema_option options[] = {
              "several in one pass: the same answers, sooner where they quote",
      .offset = AT(speculation),
      .commands = BOTH},
+    {.name = "itl-target-ms",
+     .group = "Computing",
+     .type = SCHEMA_INT,
+     .def = "100",
+     .min = 0,
+     .max = 60000,
+     .metavar = "N",
+     .unit = "ms",
+     .help = "time between two tokens of an answer while prompts of others are computed beside "
+             "it: the engine measures how many prompt rows that allows; fewer ms mean smoother "
+             "answers and later first tokens; 0 never holds prompts back",
+     .offset = AT(itl_target_ms),
+     .commands = CONFIG_SERVE},
     {.name = "image-cache-mb",
      .group = "Computing",
      .type = SCHEMA_INT,

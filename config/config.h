@@ -15,6 +15,7 @@
 enum config_command { CONFIG_SERVE = 1, CONFIG_RUN = 2 };
 
 enum config_precision { PRECISION_INT8, PRECISION_F32 };
+enum config_cache_type { CACHE_TYPE_F16, CACHE_TYPE_Q8_0 };
 
 /* One entry of `profiles:` in the file. What `from` and `set` mean is for compress/plan. */
 struct config_profile {
@@ -29,12 +30,14 @@ struct config {
     char *api_key, *api_key_file;
     bool insecure;
     bool speculation;
+    bool huge_pages;
     char *model, *mmproj, *chat_template;
     int64_t ctx_size, max_images, image_cache_mb, prefix_cache_mb;
     bool prefix_cache;
-    int64_t threads, parallel;
+    int64_t threads, parallel, itl_target_ms;
     char *kernel;
-    int precision; /* enum config_precision */
+    int precision;  /* enum config_precision */
+    int cache_type; /* enum config_cache_type */
     char *profile, *compression;
     int log_format; /* enum log_format */
     int log_level;  /* enum log_level */

@@ -1,10 +1,11 @@
-/* Who runs in the next pass. A step is one picture through the tower, and one pass of
- * the decoder over the next rows of all running answers and one chunk of one prompt. An
- * answer's next rows are its last token and what speculation drafted behind it: the
- * sampler runs on the logits of each row in turn, and the first token that differs from
- * the draft ends it, so that an answer has the same tokens with drafts and without.
- * Cancellation is looked at before every step, so a client that leaves frees its slot
- * within one. Engine thread only. */
+/* The life of a request that runs: its prompt becomes rows, rows that went through the
+ * decoder become chunks of the prefix cache or tokens of the answer, and it ends. Which rows
+ * go through the decoder when is decided in step.c.
+ *
+ * An answer's rows in a pass are its last token and what speculation drafted behind it: the
+ * sampler runs on the logits of each row in turn, and the first token that differs from the
+ * draft ends it, so that an answer has the same tokens with drafts and without. Engine
+ * thread only. */
 #include "engine/engine_impl.h"
 
 #include "base/clock.h"
@@ -58,8 +59,21 @@ static int max_new_tokens(const struct engine *en, const struct job *j)
     return j->gen.max_tokens > 0 && j->gen.max_tokens < room ? j->gen.max_tokens : room;
 }
 
-void batch_admit(struct job *j)
+/* The prompt is done, or will never be. */
+static void leave_prompt_turns(struct engine *en, struct job *j)
 {
+    if (j->wants_prompt_turn) {
+        j->wants_prompt_turn = false;
+        fair_leave(&en->prompt_turns, j->prompt_turn);
+        fair_release(&en->prompt_turns, j->prompt_turn);
+    }
+}
+
+void batch_admit(struct engine *en, struct job *j)
+{
+    j->prompt_turn = fair_hold(&en->prompt_turns, j->scope);
+    fair_enter(&en->prompt_turns, j->prompt_turn);
+    j->wants_prompt_turn = true;
     j->admitted_ms = clock_ms();
     j->result.queue_ms = j->admitted_ms - j->submitted_ms;
     j->state = JOB_ENCODING;
@@ -76,8 +90,8 @@ static int begin_prompt(struct engine *en, struct job *j, struct err *e)
 {
     int cutoffs[KV_MAX_GROUPS];
     int n_cutoffs = pipeline_cutoffs(en, j, cutoffs);
-    struct kv_shape shape = decoder_kv_shape(en->decoder);
-    if (pipeline_text(en, j, e) || kv_init(&j->kv, &shape, cutoffs, n_cutoffs, en->info.n_ctx, e)) {
+    if (pipeline_text(en, j, e) ||
+        kv_init(&j->kv, &en->kv_pool.shape, cutoffs, n_cutoffs, en->info.n_ctx, e)) {
         return -1;
     }
     j->has_kv = true;
@@ -104,8 +118,19 @@ static int begin_prefill(struct engine *en, struct job *j, struct err *e)
     if (!j->logits || !j->first_logits) {
         return err_no_memory(e, n_vocab * sizeof *j->logits);
     }
+    j->whole_chunks = pipeline_merges_inside(en, j) || !decoder_rows_independent(en->decoder);
     j->state = j->chooser ? JOB_CHOOSING : JOB_PREFILL;
     return new_sampler(en, j, e);
+}
+
+int batch_advance_encoding(struct engine *en, struct job *j, bool *encoded, struct err *e)
+{
+    bool done;
+    *encoded = false;
+    if ((!j->has_kv && begin_prompt(en, j, e)) || pictures_advance(en, j, &done, encoded, e)) {
+        return -1;
+    }
+    return done ? begin_prefill(en, j, e) : 0;
 }
 
 /* ---- finishing ----------------------------------------------------------------------- */
@@ -124,7 +149,7 @@ static void fill_result(struct engine *en, struct job *j)
         return;
     }
     struct kv_shape s = j->kv.shape;
-    size_t row_bytes = (size_t)s.n_head_kv * (size_t)s.head_dim * 2 * sizeof(uint16_t);
+    size_t row_bytes = kv_row_bytes(&s);
     double layer_rows = 0;
     for (int g = 0; g < j->kv.n_groups; g++) {
         const struct kv_group *group = &j->kv.group[g];
@@ -140,6 +165,7 @@ static void fill_result(struct engine *en, struct job *j)
 void batch_finish(struct engine *en, struct job *j, const struct err *error)
 {
     fill_result(en, j);
+    leave_prompt_turns(en, j);
     if (j->has_kv) {
         kv_clear(&j->kv);
         j->has_kv = false;
@@ -149,6 +175,7 @@ void batch_finish(struct engine *en, struct job *j, const struct err *error)
     answer_free(&j->answer);
 
     pthread_mutex_lock(&en->lock);
+    queue_job_ended(en, j);
     for (int i = 0; i < en->n_running; i++) {
         if (en->running[i] == j) {
             en->running[i] = en->running[--en->n_running];
@@ -277,74 +304,33 @@ static int take_token(struct engine *en, struct job *j, const float *logits, boo
     return 0;
 }
 
-/* ---- one pass --------------------------------------------------------------------------- */
+/* ---- after a pass ----------------------------------------------------------------------- */
 
-struct pass {
-    struct decoder_slice slices[ENGINE_MAX_PARALLEL];
-    struct rows rows[ENGINE_MAX_PARALLEL];
-    struct stage_hook hooks[ENGINE_MAX_PARALLEL];
-    struct job *jobs[ENGINE_MAX_PARALLEL];
-    struct report reports[ENGINE_MAX_PARALLEL]; /* as before the pass */
-    struct draft drafts[ENGINE_MAX_PARALLEL];
-    int n;
-    int prefill_rows; /* rows of the one prompt chunk, the last slice; 0 = none */
-};
-
-static int add_decode(struct engine *en, struct pass *p, struct job *j, const struct draft *draft,
-                      struct err *e)
+/* A pass may end inside a chunk or behind several. */
+static void close_chunks(struct job *j, int n_rows)
 {
-    struct rows *r = &p->rows[p->n];
-    int n = 1 + draft->n;
-    float *logits = j->logits;
-    if (rows_init(r, &en->scratch, n, en->info.n_embd, ROW_TEXT, (float)j->kv.n_positions, e)) {
-        return -1;
-    }
-    if (n > 1) {
-        size_t row_bytes = (size_t)en->info.n_vocab * sizeof *logits;
-        logits = arena_alloc(&en->scratch, (size_t)n, row_bytes);
-        if (!logits) {
-            return err_no_memory(e, (size_t)n * row_bytes);
+    while (n_rows > 0) {
+        int size = pipeline_chunk_rows(j);
+        int n = size - j->n_chunk_rows < n_rows ? size - j->n_chunk_rows : n_rows;
+        j->n_rows_done += n;
+        j->n_chunk_rows += n;
+        n_rows -= n;
+        if (j->n_chunk_rows == size) {
+            prefix_chunk_done(j, size, n_rows);
+            j->n_chunk_rows = 0;
         }
     }
-    decoder_embed(en->decoder, &j->next_token, 1, r->x, &en->compute);
-    decoder_embed(en->decoder, draft->ids, draft->n, r->x + en->info.n_embd, &en->compute);
-    p->slices[p->n] =
-        (struct decoder_slice){.kv = &j->kv, .rows = r, .logits = logits, .all_logits = true};
-    p->reports[p->n] = j->result.report;
-    p->drafts[p->n] = *draft;
-    p->jobs[p->n++] = j;
-    return 0;
 }
 
-static int add_prefill(struct engine *en, struct pass *p, struct job *j, struct err *e)
+int batch_prompt_went(struct engine *en, struct job *j, int n_rows, double ms, struct err *e)
 {
-    struct rows *r = &p->rows[p->n];
-    p->reports[p->n] = j->result.report;
-    report_init(&j->chunk_report, &j->plan);
-    if (pipeline_chunk(j, &en->scratch, r, e) ||
-        pipeline_lm_hook(en, j, &en->scratch, &p->hooks[p->n], e)) {
-        return -1;
-    }
-    bool last = j->n_rows_done + r->n == j->sequence.n;
-    p->slices[p->n] = (struct decoder_slice){.kv = &j->kv,
-                                             .rows = r,
-                                             .hook = p->hooks[p->n].run ? &p->hooks[p->n] : NULL,
-                                             .is_prompt = true,
-                                             .logits = last ? j->logits : NULL};
-    p->prefill_rows = r->n;
-    p->jobs[p->n++] = j;
-    return 0;
-}
-
-static int after_prefill(struct engine *en, struct job *j, int n_rows, double ms, struct err *e)
-{
-    j->n_rows_done += n_rows;
+    close_chunks(j, n_rows);
     j->result.prompt_ms += ms;
-    prefix_chunk_done(j, n_rows);
     job_push_progress(j, j->n_rows_done, j->sequence.n);
     if (j->n_rows_done < j->sequence.n) {
         return 0;
     }
+    leave_prompt_turns(en, j);
     kv_trim(&j->kv);
     prefix_keep(en, j);
     j->result.prompt_rows = j->result.report.compressed_rows;
@@ -364,8 +350,8 @@ static int after_prefill(struct engine *en, struct job *j, int n_rows, double ms
 
 /* The tokens that follow from the rows of an answer, until one is not what was drafted:
  * whatever was computed behind it belongs to another text. */
-static int after_decode(struct engine *en, struct job *j, const struct draft *draft,
-                        const float *logits, struct err *e)
+int batch_answer_went(struct engine *en, struct job *j, const struct draft *draft,
+                      const float *logits, struct err *e)
 {
     j->result.draft_tokens += draft->n;
     for (int row = 0;; row++, logits += en->info.n_vocab) {
@@ -385,169 +371,4 @@ static int after_decode(struct engine *en, struct job *j, const struct draft *dr
         }
         j->result.draft_tokens_accepted++;
     }
-}
-
-static int after_pass(struct engine *en, const struct pass *p, int i, double ms, struct err *e)
-{
-    struct job *j = p->jobs[i];
-    if (j->state == JOB_PREFILL) {
-        return after_prefill(en, j, p->prefill_rows, ms, e);
-    }
-    return after_decode(en, j, &p->drafts[i], p->slices[i].logits, e);
-}
-
-static void run_part(struct engine *en, struct pass *p, int first, int n);
-
-/* A pass failed (no memory, a row that is not a number): only the request that caused it
- * may suffer, so each gets a pass of its own, without drafts, for those belong to no
- * answer yet. The kv caches are as before the failure. */
-static void run_each_alone(struct engine *en, const struct pass *failed, int first, int n)
-{
-    for (int i = first; i < first + n; i++) {
-        struct pass one = {.n = 0};
-        struct job *j = failed->jobs[i];
-        struct err e = ERR_INIT;
-        j->result.report = failed->reports[i];
-        const struct draft none = {.n = 0};
-        int rc = j->state == JOB_DECODE ? add_decode(en, &one, j, &none, &e)
-                                        : add_prefill(en, &one, j, &e);
-        if (rc) {
-            batch_finish(en, j, &e);
-        } else {
-            run_part(en, &one, 0, 1);
-        }
-    }
-}
-
-static void run_part(struct engine *en, struct pass *p, int first, int n)
-{
-    double begin = clock_ms();
-    struct err e = ERR_INIT;
-    const struct job *j = p->jobs[first];
-    int first_block = j->state == JOB_PREFILL ? j->first_block : 0;
-    if (decoder_run_blocks(en->decoder, first_block, en->info.n_layer, p->slices + first, n,
-                           &en->compute, &en->scratch, &e)) {
-        if (n > 1 || p->drafts[first].n > 0) {
-            run_each_alone(en, p, first, n);
-        } else {
-            batch_finish(en, p->jobs[first], &e);
-        }
-        return;
-    }
-    double ms = clock_ms() - begin;
-    for (int i = first; i < first + n; i++) {
-        struct err own = ERR_INIT;
-        if (after_pass(en, p, i, ms, &own)) {
-            batch_finish(en, p->jobs[i], &own);
-        }
-    }
-}
-
-/* Answers go through the decoder as many at a time as keep their bits whoever is beside them
- * (all of them with packed weights), and the prompt chunk by itself: and the same request gives the
- * same tokens alone and in any batch. The chunk is the last slice. */
-static void run_pass(struct engine *en, struct pass *p)
-{
-    int n_decode = p->prefill_rows > 0 ? p->n - 1 : p->n;
-    int most_rows = decoder_exact_rows(en->decoder);
-    for (int first = 0, n; first < n_decode; first += n) {
-        int rows = p->rows[first].n;
-        for (n = 1; first + n < n_decode; n++) {
-            rows += p->rows[first + n].n;
-            if (rows > most_rows) {
-                break;
-            }
-        }
-        run_part(en, p, first, n);
-    }
-    if (p->prefill_rows > 0) {
-        run_part(en, p, p->n - 1, 1);
-    }
-}
-
-static bool drop_if_cancelled(struct engine *en, struct job *j)
-{
-    if (!atomic_load(&j->cancelled)) {
-        return false;
-    }
-    struct err e = ERR_INIT;
-    err_reason(&e, ERR_CANCELLED, "cancelled", "the request was cancelled while it ran");
-    batch_finish(en, j, &e);
-    return true;
-}
-
-/* The oldest job that still has work before its first token. */
-static struct job *next_to_prefill(const struct engine *en)
-{
-    struct job *oldest = NULL;
-    for (int i = 0; i < en->n_running; i++) {
-        struct job *j = en->running[i];
-        if (j->state != JOB_DECODE && (!oldest || j->submitted_ms < oldest->submitted_ms)) {
-            oldest = j;
-        }
-    }
-    return oldest;
-}
-
-/* Pictures up to one that had to be encoded, or the change from pictures to rows. -1: this
- * job failed. */
-static int advance_encoding(struct engine *en, struct job *j, struct err *e)
-{
-    if (!j->has_kv && begin_prompt(en, j, e)) {
-        return -1;
-    }
-    bool cached = true;
-    while (cached && j->n_images_done < j->prompt.n_images) {
-        if (pipeline_encode_image(en, j, &cached, e)) {
-            return -1;
-        }
-    }
-    return j->n_images_done == j->prompt.n_images ? begin_prefill(en, j, e) : 0;
-}
-
-/* The next rows of all running answers. */
-static void add_answers(struct engine *en, struct pass *p)
-{
-    struct job *jobs[ENGINE_MAX_PARALLEL];
-    struct draft drafts[ENGINE_MAX_PARALLEL];
-    int n = 0;
-    for (int i = en->n_running - 1; i >= 0; i--) {
-        if (en->running[i]->state == JOB_DECODE) {
-            jobs[n++] = en->running[i];
-        }
-    }
-    draft_plan(en, jobs, n, drafts);
-    for (int i = 0; i < n; i++) {
-        struct err e = ERR_INIT;
-        if (add_decode(en, p, jobs[i], &drafts[i], &e)) {
-            batch_finish(en, jobs[i], &e);
-        }
-    }
-}
-
-void batch_step(struct engine *en)
-{
-    for (int i = en->n_running - 1; i >= 0; i--) {
-        (void)drop_if_cancelled(en, en->running[i]);
-    }
-    struct arena_mark mark = arena_mark(&en->scratch);
-    en->scratch.peak_bytes = en->scratch.used_bytes;
-    struct pass pass = {.n = 0};
-    struct job *prompt = next_to_prefill(en);
-    struct err e = ERR_INIT;
-    if (prompt && prompt->state == JOB_ENCODING && advance_encoding(en, prompt, &e)) {
-        batch_finish(en, prompt, &e);
-        prompt = NULL;
-    }
-    if (prompt && prompt->state == JOB_CHOOSING && choose_step(en, prompt, &e)) {
-        batch_finish(en, prompt, &e);
-        prompt = NULL;
-    }
-    add_answers(en, &pass);
-    struct err own = ERR_INIT;
-    if (prompt && prompt->state == JOB_PREFILL && add_prefill(en, &pass, prompt, &own)) {
-        batch_finish(en, prompt, &own);
-    }
-    run_pass(en, &pass);
-    arena_rewind(&en->scratch, mark);
 }

@@ -153,7 +153,7 @@ int choose_step(struct engine *en, struct job *j, struct err *e)
     struct arena_mark mark = arena_mark(&en->scratch);
     const struct decoder_tap tap = {see, c};
     double begin = clock_ms();
-    if (pipeline_chunk(j, &en->scratch, &chunk, e)) {
+    if (pipeline_next_rows(j, pipeline_chunk_rows(j), &en->scratch, &chunk, e)) {
         return -1;
     }
     c->chunk = &chunk;

@@ -1,8 +1,12 @@
-/* Where the chunks of a prompt end. A chunk is what goes through the decoder in one pass:
- * its borders close merge groups, and the bits of a row may depend on how many rows are
- * computed beside it. So they follow from the rows of the prompt alone, read from the
- * left, never from what is cached or who else runs: prompts that begin alike are cut alike
- * there, and what the prefix cache keeps of one is to the bit what another would compute.
+/* Where the chunks of a prompt end. A chunk is what the prefix cache keeps and what merges
+ * inside the decoder by itself: its borders close merge groups. So they follow from the rows
+ * of the prompt alone, read from the left, never from what is cached or who else runs:
+ * prompts that begin alike are cut alike there, and what the prefix cache keeps of one is to
+ * the bit what another would compute.
+ *
+ * A pass through the decoder may end anywhere in a chunk or behind several, as there is time
+ * for (engine/step.c). Where bits depend on what is computed together, because rows merge
+ * inside the decoder or weights are not packed, a pass has whole chunks, one at a time.
  *
  * A chunk ends where a message or a picture ends, once it is worth a pass, because that
  * is where prompts begin to differ: the next question about the same ten photos. */
@@ -11,8 +15,8 @@
 
 #include <stdbool.h>
 
-/* Large enough for the matrix products, small enough that running answers and
- * cancellation are not held up. */
+/* Large enough for the matrix products, small enough that cancellation is not held up, nor
+ * running answers where a chunk must stay whole. */
 #define CHUNK_MAX_ROWS 256
 #define CHUNK_MIN_ROWS 64
 

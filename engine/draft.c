@@ -3,8 +3,6 @@
  * of it and never make a pass more. */
 #include "engine/engine_impl.h"
 
-#include "base/threads.h"
-
 /* Rows of a pass that cost hardly more than one, because the weights come from memory once
  * for all of them. */
 #define PASS_ROWS   8
@@ -48,9 +46,9 @@ static int useful_drafts(const struct job *j, int spare)
     return smaller(smaller(left, most), spare);
 }
 
-static void plan_part(struct job *const *jobs, int n, int most_rows, struct draft *drafts)
+void draft_plan(struct job *const *jobs, int n, struct draft *drafts)
 {
-    int spare = most_rows - n;
+    int spare = PASS_ROWS - n;
     int proposed[ENGINE_MAX_PARALLEL];
     for (int i = 0; i < n; i++) {
         drafts[i].n = 0;
@@ -69,18 +67,5 @@ static void plan_part(struct job *const *jobs, int n, int most_rows, struct draf
                 any = true;
             }
         }
-    }
-}
-
-void draft_plan(const struct engine *en, struct job *const *jobs, int n, struct draft *drafts)
-{
-    int exact = decoder_exact_rows(en->decoder);
-    int part_jobs = smaller(exact, ENGINE_MAX_PARALLEL);
-    int n_parts = (n + part_jobs - 1) / part_jobs;
-    for (int part = 0; part < n_parts; part++) {
-        int begin;
-        int end;
-        pool_slice(n, 1, part, n_parts, &begin, &end);
-        plan_part(jobs + begin, end - begin, smaller(exact, PASS_ROWS), drafts + begin);
     }
 }

@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 #include "base/checked.h"
 #include "base/clock.h"
+#include "base/huge_pages.h"
 #include "base/log.h"
 #include "tensor/blas.h"
 #include "tensor/gguf.h"
@@ -29,13 +30,7 @@ static void *worker_main(void *arg)
         struct job *admitted[ENGINE_MAX_PARALLEL];
         int n_admitted = 0;
         while (!en->stopping && en->queue_head && en->n_running < en->params.n_parallel) {
-            struct job *j = en->queue_head;
-            en->queue_head = j->next;
-            if (!en->queue_head) {
-                en->queue_tail = NULL;
-            }
-            en->n_waiting--;
-            j->queued = false;
+            struct job *j = queue_take(en);
             en->running[en->n_running++] = j;
             admitted[n_admitted++] = j;
         }
@@ -47,14 +42,16 @@ static void *worker_main(void *arg)
             return NULL;
         }
         for (int i = 0; i < n_admitted; i++) {
-            batch_admit(admitted[i]);
+            batch_admit(en, admitted[i]);
         }
         atomic_store(&en->last_step_ns, clock_ns());
-        batch_step(en);
+        step_run(en);
         pthread_mutex_lock(&en->lock);
+        queue_charge_answers(en);
         en->kv_used_bytes = en->kv_pool.running_bytes;
         en->image_cache_bytes = image_cache_bytes(en->image_cache);
         en->prefix_cache_bytes = prefix_cache_bytes(en->prefix_cache);
+        en->passes_seen = en->passes;
         pthread_mutex_unlock(&en->lock);
     }
 }
@@ -143,6 +140,7 @@ static void fill_info(struct engine *en)
         .mmproj_name = v ? v->name : NULL,
         .kernel = en->compute.kernels->name,
         .precision = en->params.full_precision ? "f32" : "int8",
+        .cache_type = en->params.cache_q8 ? "q8_0" : "f16",
         .blas_core = blas_core_name(),
         .blas_correction = blas_correction(),
         .n_vocab = d->n_vocab,
@@ -195,6 +193,7 @@ static int pack_weights(struct engine *en, struct err *e)
 static int open_kv(struct engine *en, struct err *e)
 {
     struct kv_shape shape = decoder_kv_shape(en->decoder);
+    shape.type = en->params.cache_q8 ? KV_Q8_0 : KV_F16;
     size_t blocks = (size_t)kv_blocks_for(en->info.n_ctx) * (size_t)en->params.n_parallel;
     size_t header;
     size_t bytes;
@@ -212,6 +211,7 @@ static int open_kv(struct engine *en, struct err *e)
 
 static int start(struct engine *en, struct err *e)
 {
+    huge_pages_use(!en->params.no_huge_pages);
     en->compute.kernels = kernels_choose(en->params.kernel, e);
     if (!en->compute.kernels) {
         return -1;
@@ -225,7 +225,9 @@ static int start(struct engine *en, struct err *e)
     fill_info(en);
     if (open_kv(en, e) || engine_calibrate(en, e) ||
         heads_measure(&en->heads, en->decoder, en->tokenizer, en->info.n_ctx, &en->compute,
-                      &en->scratch, e)) {
+                      &en->scratch, e) ||
+        fair_init(&en->turns, en->params.n_parallel + en->params.max_queue, e) ||
+        fair_init(&en->prompt_turns, ENGINE_MAX_PARALLEL, e)) {
         return -1;
     }
     if (en->params.prefix_cache_bytes > 0) {
@@ -278,13 +280,10 @@ static void end_all_jobs(struct engine *en)
     }
     while (en->queue_head) {
         struct job *j = en->queue_head;
-        en->queue_head = j->next;
-        en->n_waiting--;
-        j->queued = false;
+        queue_remove(en, j);
         job_push_end(j, &e);
         job_unref(j);
     }
-    en->queue_tail = NULL;
 }
 
 void engine_close(struct engine *en)
@@ -311,6 +310,8 @@ void engine_close(struct engine *en)
     calibration_clear(&en->calibration);
     heads_clear(&en->heads);
     arena_clear(&en->scratch);
+    fair_clear(&en->turns);
+    fair_clear(&en->prompt_turns);
     pthread_cond_destroy(&en->wake);
     pthread_mutex_destroy(&en->lock);
     for (size_t i = 0; i < sizeof en->owned_strings / sizeof *en->owned_strings; i++) {
@@ -361,7 +362,10 @@ void engine_stats(struct engine *en, struct engine_stats *out)
         .n_done = en->n_done,
         .n_cancelled = en->n_cancelled,
         .n_failed = en->n_failed,
+        .n_picture_passes = en->n_picture_passes,
+        .n_pictures_encoded = en->n_pictures_encoded,
         .image_worker_restarts = image_worker_restarts(),
+        .passes = en->passes_seen,
     };
     pthread_mutex_unlock(&en->lock);
 }

@@ -29,6 +29,8 @@ struct engine_params {
     const char *mmproj_path;   /* NULL or "" = text only */
     const char *chat_template; /* NULL = as the file says */
     const char *kernel;        /* NULL = auto */
+    bool no_huge_pages;        /* for the whole process */
+    bool cache_q8;             /* keys and values in 8 bits, not in halves */
     bool full_precision;       /* fp32 activations on the file's own weights: slow */
     int ctx_size;              /* rows a sequence may hold; 0 = the model's own, at most 8192 */
     int n_threads;             /* 0 = what the machine offers */
@@ -38,6 +40,8 @@ struct engine_params {
     size_t image_cache_bytes;  /* rows of pictures kept for the next request; 0 = none */
     size_t prefix_cache_bytes; /* keys and values of prompts kept for the next; 0 = none */
     bool speculation;          /* draft tokens by prompt look-up; same answers, sooner */
+    double itl_target_ms;      /* time between two tokens of an answer that prompts beside it should
+                                  leave; 0 = prompts are not held back */
 };
 
 struct engine_info {
@@ -50,6 +54,7 @@ struct engine_info {
     const char *mmproj_name; /* NULL = text only */
     const char *kernel;      /* kernel set in use */
     const char *precision;   /* "int8" or "f32" */
+    const char *cache_type;  /* of keys and values: "f16" or "q8_0" */
     const char *blas_core;
     const char *blas_correction; /* "" = nothing to correct */
     int n_vocab, n_embd, n_layer, n_ctx, n_ctx_train;
@@ -195,6 +200,17 @@ void job_free(struct job *j);
 
 /* -- the state for /health and /metrics -------------------------------------------- */
 
+/* Passes through the decoder since the start. */
+#define ENGINE_PASS_BOUNDS 8
+extern const int engine_pass_bounds[ENGINE_PASS_BOUNDS]; /* 1, 8, 16, ... 512 rows */
+struct engine_passes {
+    uint64_t n;
+    uint64_t n_mixed;                         /* with rows of answers and of prompts */
+    uint64_t n_rows;                          /* of all passes together */
+    uint64_t by_rows[ENGINE_PASS_BOUNDS + 1]; /* of at most so many rows, and of more than the
+                                                 bound before; the last: of more than all */
+};
+
 struct engine_stats {
     int n_running, n_waiting;
     size_t kv_used_bytes;      /* blocks of sequences that run, what they share once */
@@ -203,7 +219,10 @@ struct engine_stats {
     size_t image_cache_bytes;  /* taken now */
     size_t prefix_cache_bytes; /* the same, blocks of kv_total_bytes included */
     uint64_t n_done, n_cancelled, n_failed;
+    uint64_t n_picture_passes;   /* of the vision tower, */
+    uint64_t n_pictures_encoded; /* and pictures in them */
     uint64_t image_worker_restarts;
+    struct engine_passes passes;
 };
 void engine_stats(struct engine *en, struct engine_stats *out);
 

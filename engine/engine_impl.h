@@ -1,4 +1,5 @@
-/* Inside the engine: what engine.c, job.c, prepare.c, pipeline.c and batch.c share.
+/* Inside the engine: what engine.c, job.c, prepare.c, pictures.c, pipeline.c, batch.c and
+ * step.c share.
  *
  * Locks, in the order in which they may be taken: engine.lock (queue, set of running
  * jobs, counters) -> job.lock (its events). job.notify_lock is taken alone.
@@ -9,9 +10,11 @@
 #include "compress/calibration.h"
 #include "engine/answer.h"
 #include "engine/engine.h"
+#include "engine/fair.h"
 #include "engine/heads.h"
 #include "engine/image_cache.h"
 #include "engine/lookup.h"
+#include "engine/pace.h"
 #include "engine/prefix_cache.h"
 #include "model/chat_template.h"
 #include "model/decoder.h"
@@ -41,8 +44,11 @@ struct prompt_image {
     uint8_t key[IMAGE_KEY_BYTES]; /* when a cache may be used */
     struct plan_step step;
     bool in_prefix;             /* its keys and values are there: it is not encoded */
+    bool looked_up;             /* in the image cache: counted once */
+    bool has_rows;              /* `rows` is what the tower made, now or for an earlier request */
+    struct report layers;       /* times and reasons of the stages so far */
     struct prefix_picture info; /* what the prefix cache must know of it */
-    struct rows rows;           /* after the tower; of one in_prefix only the counts */
+    struct rows rows;           /* after the tower, and what merges behind it */
 };
 
 /* What job_prepare makes: everything the engine thread needs, in the job's arena. */
@@ -76,6 +82,8 @@ struct job {
     /* under engine.lock */
     struct job *next; /* queue */
     bool submitted, queued;
+    int turn;      /* number of its key in engine.turns, once submitted */
+    int n_charged; /* tokens of the answer that the key was charged for */
 
     /* engine thread only, from admission to finish */
     enum job_state state;
@@ -88,9 +96,12 @@ struct job {
     struct report chunk_report; /* of the lm slot, in the pass under way */
     bool leaves_nothing;        /* a stage had no memory: another time the rows would differ */
     struct rows sequence;       /* the prompt as the decoder gets it */
-    int n_images_done;
-    int n_rows_found; /* rows of `sequence` that the prefix cache had */
-    int n_rows_done;  /* rows of `sequence` whose keys and values are there */
+    int n_rows_found;           /* rows of `sequence` that the prefix cache had */
+    int n_rows_done;            /* rows of `sequence` whose keys and values are there */
+    int n_chunk_rows;           /* of these, in a chunk that has not ended */
+    int prompt_turn;            /* number of its key in engine.prompt_turns */
+    bool wants_prompt_turn;
+    bool whole_chunks;       /* bits depend on where the prompt is cut: only where chunks end */
     struct chooser *chooser; /* choose.c; NULL: the plan chooses no rows by the question */
     int first_block;         /* where the rows of `sequence` enter the decoder */
     int prompt_group_rows[KV_MAX_GROUPS];
@@ -137,19 +148,25 @@ struct engine {
     struct image_cache *image_cache;   /* engine thread only; NULL = none */
     struct kv_pool kv_pool;            /* engine thread only */
     struct prefix_cache *prefix_cache; /* the same; NULL = none */
+    struct fair prompt_turns;          /* the same: of jobs before their first token */
+    struct pace pace;                  /* the same */
+    struct engine_passes passes;       /* the same; stats have a copy */
 
     pthread_t worker;
     bool worker_started;
     pthread_mutex_t lock;
     pthread_cond_t wake;
     struct job *queue_head, *queue_tail;
+    struct fair turns; /* of those that wait */
     int n_waiting;
     struct job *running[ENGINE_MAX_PARALLEL];
     int n_running;
     bool accepting, stopping;
     double mean_service_ms; /* of finished jobs, smoothed: for Retry-After */
     uint64_t n_done, n_cancelled, n_failed;
+    uint64_t n_picture_passes, n_pictures_encoded;
     size_t kv_used_bytes, kv_total_bytes, image_cache_bytes, prefix_cache_bytes;
+    struct engine_passes passes_seen;
     atomic_ullong last_step_ns;
 };
 
@@ -162,6 +179,14 @@ int job_push(struct job *j, enum job_event_type type, int choice, const char *te
 void job_push_progress(struct job *j, int done, int total);
 /* The last event: END with the result, or ERROR. Never fails (uses a reserved node). */
 void job_push_end(struct job *j, const struct err *error);
+
+/* queue.c, under engine.lock */
+void queue_add(struct engine *en, struct job *j);
+void queue_remove(struct engine *en, struct job *j); /* one that waits and will not run */
+/* The next one to run, out of the queue and charged for its prompt; NULL: none waits. */
+struct job *queue_take(struct engine *en);
+void queue_charge_answers(struct engine *en); /* what running answers got */
+void queue_job_ended(struct engine *en, struct job *j);
 
 static inline bool step_in_tower(const struct plan_step *step)
 {
@@ -181,11 +206,13 @@ static inline bool job_uses_prefix_cache(const struct job *j)
 /* pipeline.c, engine thread */
 /* All text of the prompt as rows, merged as planned. */
 int pipeline_text(struct engine *en, struct job *j, struct err *e);
-/* The next picture, from the cache or through the tower. *cached: it cost nothing. */
-int pipeline_encode_image(struct engine *en, struct job *j, bool *cached, struct err *e);
 int pipeline_assemble(struct engine *en, struct job *j, struct err *e);
-/* The next chunk of the prompt as rows of its own; memory from `a`. */
-int pipeline_chunk(struct job *j, struct arena *a, struct rows *chunk, struct err *e);
+/* How long the chunk is in which the next row lies. */
+int pipeline_chunk_rows(const struct job *j);
+/* The next n rows of the prompt as rows of their own; memory from `a`. */
+int pipeline_next_rows(struct job *j, int n, struct arena *a, struct rows *chunk, struct err *e);
+/* Whether rows merge inside the decoder: chunk by chunk, so none may be cut. */
+bool pipeline_merges_inside(const struct engine *en, const struct job *j);
 /* The lm-layer hook of this job; ctx memory from `a`. hook->run == NULL: nothing to do. */
 int pipeline_lm_hook(struct engine *en, struct job *j, struct arena *a, struct stage_hook *hook,
                      struct err *e);
@@ -195,17 +222,27 @@ int pipeline_cutoffs(const struct engine *en, const struct job *j, int *cutoffs)
 void pipeline_lm_step(const struct engine *en, const struct job *j, struct plan_step *step,
                       const char **skipped);
 
+/* The reasons of a part become the job's. */
+void job_take_skips(struct job *j, const struct report *from);
+
 /* choose.c, engine thread. Sets j->chooser when the plan chooses rows by the question. */
 int choose_begin(struct engine *en, struct job *j, struct err *e);
 /* JOB_CHOOSING: the next chunk through the lower blocks; after the last one `sequence` is
  * what goes on, and the job's state JOB_PREFILL. */
 int choose_step(struct engine *en, struct job *j, struct err *e);
 
+/* pictures.c, engine thread. Rows of the job's pictures, as many as go into one pass of the
+ * tower; *done: there are all of them; *encoded: there was a pass. -1: this job failed. */
+int pictures_advance(struct engine *en, struct job *j, bool *done, bool *encoded, struct err *e);
+
 /* prefix.c, engine thread. After pipeline_text: what others left of this prompt enters its
  * KV cache, and the pictures in it need no tower. */
 int prefix_begin(struct engine *en, struct job *j, struct err *e);
-/* A chunk of n_rows rows went through the decoder. */
-void prefix_chunk_done(struct job *j, int n_rows);
+/* Whether `b`, not begun yet, would find in the prefix cache what `a` is about to leave. */
+bool prefix_is_shared(const struct job *a, const struct job *b);
+/* A chunk of n_rows rows went through the decoder, and n_behind rows behind it; if there are
+ * any, nothing merges inside the decoder. */
+void prefix_chunk_done(struct job *j, int n_rows, int n_behind);
 /* The whole prompt did: leave it for others. */
 void prefix_keep(struct engine *en, struct job *j);
 
@@ -218,14 +255,23 @@ struct draft {
 /* draft.c, engine thread */
 /* Look-up over the prompt, where speculation is wanted; max_new is set. */
 int draft_begin(struct engine *en, struct job *j, struct err *e);
-/* drafts [n] for jobs that decode, so that in this order so many rows fill the passes that
- * the jobs need anyway. */
-void draft_plan(const struct engine *en, struct job *const *jobs, int n, struct draft *drafts);
+/* drafts [n] for jobs that decode, so that their rows cost a pass hardly more than without. */
+void draft_plan(struct job *const *jobs, int n, struct draft *drafts);
 
-/* batch.c, engine thread: one step for everything that runs. */
-void batch_step(struct engine *en);
-/* A job leaves the queue: its clock and its answer start. */
-void batch_admit(struct job *j);
+/* step.c, engine thread: one step for everything that runs. */
+void step_run(struct engine *en);
+
+/* batch.c, engine thread. A job leaves the queue: its clock and its answer start. */
+void batch_admit(struct engine *en, struct job *j);
+/* Pictures up to one that had to be encoded (*encoded), or the change from pictures to rows:
+ * the state is then JOB_PREFILL. -1: the job failed. */
+int batch_advance_encoding(struct engine *en, struct job *j, bool *encoded, struct err *e);
+/* The next n_rows rows of the prompt went through the decoder in a pass of so many ms. After
+ * these two the job may have ended and be gone. -1: it failed. */
+int batch_prompt_went(struct engine *en, struct job *j, int n_rows, double ms, struct err *e);
+/* The answer's last token and its draft did; logits [1 + draft->n, n_vocab]. */
+int batch_answer_went(struct engine *en, struct job *j, const struct draft *draft,
+                      const float *logits, struct err *e);
 /* Give everything of the engine thread's back and send the last event. */
 void batch_finish(struct engine *en, struct job *j, const struct err *error);
 

@@ -218,28 +218,6 @@ int job_prompt_rows(const struct job *j, int *text_rows, int *image_rows)
     return j->prompt.text_rows + j->prompt.image_rows;
 }
 
-/* Takes a job that still waits out of the queue; the engine's reference goes with it. */
-static bool leave_queue(struct engine *en, struct job *j)
-{
-    struct job *before = NULL;
-    for (struct job *q = en->queue_head; q; before = q, q = q->next) {
-        if (q != j) {
-            continue;
-        }
-        if (before) {
-            before->next = q->next;
-        } else {
-            en->queue_head = q->next;
-        }
-        if (en->queue_tail == q) {
-            en->queue_tail = before;
-        }
-        en->n_waiting--;
-        return true;
-    }
-    return false;
-}
-
 void job_cancel(struct job *j)
 {
     if (atomic_exchange(&j->cancelled, true)) {
@@ -247,9 +225,9 @@ void job_cancel(struct job *j)
     }
     struct engine *en = j->engine;
     pthread_mutex_lock(&en->lock);
-    bool waited = j->queued && leave_queue(en, j);
+    bool waited = j->queued;
     if (waited) {
-        j->queued = false;
+        queue_remove(en, j);
         en->n_cancelled++;
     }
     pthread_mutex_unlock(&en->lock);
@@ -287,16 +265,9 @@ int job_submit(struct job *j, struct err *e)
         rc = err_set(e, ERR_CANCELLED, "the request was cancelled or is submitted already");
     } else {
         atomic_fetch_add(&j->n_refs, 1);
-        j->submitted = j->queued = true;
+        j->submitted = true;
         j->submitted_ms = clock_ms();
-        j->next = NULL;
-        if (en->queue_tail) {
-            en->queue_tail->next = j;
-        } else {
-            en->queue_head = j;
-        }
-        en->queue_tail = j;
-        en->n_waiting++;
+        queue_add(en, j);
         pthread_cond_signal(&en->wake);
     }
     pthread_mutex_unlock(&en->lock);

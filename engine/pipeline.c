@@ -1,5 +1,5 @@
-/* The one file where vision meets model: a prepared prompt becomes one sequence of rows
- * with mass, owner and position, merged on the way. Engine thread only. */
+/* Where vision meets model: text and the rows of pictures (pictures.c) become one sequence
+ * of rows with mass, owner and position, merged on the way. Engine thread only. */
 #include "engine/engine_impl.h"
 
 #include "base/clock.h"
@@ -7,127 +7,13 @@
 
 #include <string.h>
 
-/* ---- pictures -------------------------------------------------------------------- */
-
-struct tower_hook {
-    const struct plan_step *step;
-    struct arena *scratch;
-    struct report *layers; /* what the single layers say; only ms and reasons are taken */
-};
-
-static bool tower_wants(void *ctx, int layer)
-{
-    (void)ctx;
-    (void)layer;
-    return true;
-}
-
-static int tower_run(void *ctx, int layer, int n_layer, struct rows *rows, const float *metric,
-                     int n_metric, struct err *e)
-{
-    struct tower_hook *h = ctx;
-    return compress_apply(h->step, MODALITY_IMAGE, layer, n_layer, rows, metric, n_metric,
-                          h->scratch, h->layers, e);
-}
-
 /* The reasons of a part for the whole. What lacked memory would differ another time. */
-static void take_skips(struct job *j, const struct report *from)
+void job_take_skips(struct job *j, const struct report *from)
 {
     for (int i = 0; i < from->n_skipped; i++) {
         report_skip(&j->result.report, from->skipped[i].stage, from->skipped[i].reason);
         j->leaves_nothing |= strcmp(from->skipped[i].reason, "out_of_memory") == 0;
     }
-}
-
-/* Rows after a projector that needs the full grid are each their own source. */
-static int own_sources(struct rows *r, struct arena *a, struct err *e)
-{
-    r->owner = arena_alloc(a, (size_t)r->n, sizeof *r->owner);
-    if (!r->owner) {
-        return err_no_memory(e, (size_t)r->n * sizeof *r->owner);
-    }
-    for (int i = 0; i < r->n; i++) {
-        r->owner[i] = i;
-        r->mass[i] = 1.0f;
-        r->position[i] = (float)i;
-    }
-    r->n_source = r->n;
-    return 0;
-}
-
-/* Through tower and projector; `layers` gets the tower's times and reasons. */
-static int encode(struct engine *en, struct job *j, struct prompt_image *im, struct report *layers,
-                  struct err *e)
-{
-    struct tower_hook h = {.step = &im->step, .scratch = &en->scratch, .layers = layers};
-    struct stage_hook hook = {.wants = tower_wants, .run = tower_run, .ctx = &h};
-    double begin = clock_ms();
-    if (vision_encode(en->vision, im->pixels, step_in_tower(&im->step) ? &hook : NULL, &en->compute,
-                      &j->arena, &en->scratch, &im->rows, e) ||
-        (im->rows.n_source != vision_info(en->vision)->n_rows &&
-         own_sources(&im->rows, &j->arena, e))) {
-        return -1;
-    }
-    j->result.vision_ms += clock_ms() - begin - layers->modality[MODALITY_IMAGE].ms;
-    return 0;
-}
-
-/* The rows as the tower leaves them, made or found. */
-static int tower_rows(struct engine *en, struct job *j, struct prompt_image *im,
-                      struct report *layers, bool *cached, struct err *e)
-{
-    *cached = false;
-    if (!job_uses_image_cache(j)) {
-        return encode(en, j, im, layers, e);
-    }
-    j->result.images_queried++;
-    int found = image_cache_get(en->image_cache, im->key, &j->arena, &im->rows, layers, e);
-    if (found) {
-        *cached = found > 0;
-        j->result.images_cached += found > 0;
-        return found > 0 ? 0 : -1;
-    }
-    if (encode(en, j, im, layers, e)) {
-        return -1;
-    }
-    image_cache_put(en->image_cache, im->key, &im->rows, layers);
-    return 0;
-}
-
-static void report_picture(struct job *j, const struct prompt_image *im, int n_before)
-{
-    double ms = im->info.report.modality[MODALITY_IMAGE].ms;
-    take_skips(j, &im->info.report);
-    report_add(&j->result.report, MODALITY_IMAGE, &im->step, n_before, im->info.n_rows, ms);
-    j->result.compress_ms += ms;
-    j->n_images_done++;
-}
-
-int pipeline_encode_image(struct engine *en, struct job *j, bool *cached, struct err *e)
-{
-    struct prompt_image *im = &j->prompt.images[j->n_images_done];
-    const struct vision_info *v = vision_info(en->vision);
-    struct report layers;
-    *cached = im->in_prefix;
-    if (im->in_prefix) {
-        im->info.report.modality[MODALITY_IMAGE].ms = 0;
-        report_picture(j, im, v->n_rows);
-        return 0;
-    }
-    report_init(&layers, &j->plan);
-    if (tower_rows(en, j, im, &layers, cached, e)) {
-        return -1;
-    }
-    if (im->step.method != compressors[0] && im->step.stage == STAGE_IMAGE_ROWS &&
-        compress_apply(&im->step, MODALITY_IMAGE, -1, v->n_layer, &im->rows, NULL, 0, &en->scratch,
-                       &layers, e)) {
-        return -1;
-    }
-    im->info.n_rows = im->rows.n;
-    im->info.n_source = im->rows.n_source;
-    im->info.report = layers;
-    report_picture(j, im, v->n_rows);
-    return 0;
 }
 
 /* ---- text ------------------------------------------------------------------------ */
@@ -257,9 +143,10 @@ int pipeline_assemble(struct engine *en, struct job *j, struct err *e)
     return 0;
 }
 
-/* Rows from `begin` to where this chunk ends. */
-static int chunk_rows(const struct rows *seq, int begin)
+int pipeline_chunk_rows(const struct job *j)
 {
+    const struct rows *seq = &j->sequence;
+    int begin = j->n_rows_done - j->n_chunk_rows;
     int n = 1;
     while (begin + n < seq->n && !chunk_is_whole(n, seq->flags[begin + n] & ROW_BREAK)) {
         n++;
@@ -267,11 +154,10 @@ static int chunk_rows(const struct rows *seq, int begin)
     return n;
 }
 
-int pipeline_chunk(struct job *j, struct arena *a, struct rows *chunk, struct err *e)
+int pipeline_next_rows(struct job *j, int n, struct arena *a, struct rows *chunk, struct err *e)
 {
     const struct rows *seq = &j->sequence;
     int begin = j->n_rows_done;
-    int n = chunk_rows(seq, begin);
     if (rows_init(chunk, a, n, seq->n_embd, ROW_TEXT, 0, e)) {
         return -1;
     }
@@ -344,7 +230,7 @@ static int lm_run(void *ctx, int layer, int n_layer, struct rows *rows, const fl
     }
     int rc = compress_apply(&h->step, MODALITY_LM, layer, n_layer, rows, metric, n_metric,
                             h->scratch, &one, e);
-    take_skips(h->job, &one);
+    job_take_skips(h->job, &one);
     double ms = one.modality[MODALITY_LM].ms;
     report_add(&h->job->result.report, MODALITY_LM, &h->step, before, rows->n, ms);
     h->job->chunk_report = one;
@@ -360,6 +246,14 @@ void pipeline_lm_step(const struct engine *en, const struct job *j, struct plan_
         step->method = compressors[0];
         *skipped = "cutoff_out_of_range";
     }
+}
+
+bool pipeline_merges_inside(const struct engine *en, const struct job *j)
+{
+    const char *skipped = NULL;
+    struct plan_step step;
+    pipeline_lm_step(en, j, &step, &skipped);
+    return step.method != compressors[0];
 }
 
 int pipeline_lm_hook(struct engine *en, struct job *j, struct arena *a, struct stage_hook *hook,

@@ -130,7 +130,45 @@ int prefix_begin(struct engine *en, struct job *j, struct err *e)
     return 0;
 }
 
-void prefix_chunk_done(struct job *j, int n_rows)
+/* Rows that two runs have in common from their beginning; a picture is worth a chunk. */
+static int rows_in_common(const struct job *a, const struct job *b, int run)
+{
+    const struct prompt_run *x = &a->prompt.runs[run];
+    const struct prompt_run *y = &b->prompt.runs[run];
+    if (x->kind != y->kind) {
+        return 0;
+    }
+    if (x->kind == ROW_IMAGE) {
+        const uint8_t *key = a->prompt.images[x->image].info.key;
+        return memcmp(key, b->prompt.images[y->image].info.key, IMAGE_KEY_BYTES) == 0
+                   ? CHUNK_MIN_ROWS
+                   : 0;
+    }
+    int n = 0;
+    while (n < x->n && n < y->n && x->ids[n] == y->ids[n]) {
+        n++;
+    }
+    return n;
+}
+
+bool prefix_is_shared(const struct job *a, const struct job *b)
+{
+    if (!job_uses_prefix_cache(a) || !job_uses_prefix_cache(b) ||
+        memcmp(a->scope, b->scope, sizeof a->scope) != 0) {
+        return false;
+    }
+    int common = 0;
+    for (int run = 0; run < a->prompt.n_runs && run < b->prompt.n_runs; run++) {
+        int n = rows_in_common(a, b, run);
+        common += n;
+        if (common >= CHUNK_MIN_ROWS || n == 0 || n < a->prompt.runs[run].n) {
+            break;
+        }
+    }
+    return common >= CHUNK_MIN_ROWS;
+}
+
+void prefix_chunk_done(struct job *j, int n_rows, int n_behind)
 {
     if (!j->chunks || j->n_chunks == j->max_chunks) {
         return;
@@ -138,7 +176,7 @@ void prefix_chunk_done(struct job *j, int n_rows)
     struct prefix_chunk *c = &j->chunks[j->n_chunks++];
     *c = (struct prefix_chunk){.n_rows = n_rows, .report = j->chunk_report};
     for (int g = 0; g < j->kv.n_groups; g++) {
-        c->end[g] = j->kv.group[g].n;
+        c->end[g] = j->kv.group[g].n - n_behind;
     }
 }
 

@@ -110,6 +110,13 @@ static int keys_in_tile(const struct unit *u, int tile)
 static void load_keys(const struct unit *u, struct attend *t, int first, int n)
 {
     const struct kv_group *kv = u->job->kv;
+    if (kv->type == KV_Q8_0) {
+        struct kv_q8 k = kv_q8_keys(kv, u->job->layer, u->head_kv, first);
+        struct kv_q8 v = kv_q8_values(kv, u->job->layer, u->head_kv, first);
+        attend_load_q8(t, 0, &(struct attend_q8){k.q, k.scale}, &(struct attend_q8){v.q, v.scale},
+                       n);
+        return;
+    }
     attend_load_f16(t, 0, kv_keys(kv, u->job->layer, u->head_kv, first),
                     kv_values(kv, u->job->layer, u->head_kv, first), n);
 }

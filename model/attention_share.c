@@ -5,13 +5,29 @@
 
 #include <math.h>
 
+static void load_f16(const uint16_t *from, int dim, float *to)
+{
+    for (int d = 0; d < dim; d++) {
+        to[d] = op_f16_to_f32(from[d]);
+    }
+}
+
+static void load_q8(const struct kv_q8 *from, int dim, float *to)
+{
+    for (int d = 0; d < dim; d++) {
+        to[d] = op_f16_to_f32(from->scale[d / ATTEND_Q8_BLOCK]) * (float)from->q[d];
+    }
+}
+
 /* The keys of one head: [n, head_dim] fp32. */
 static void load_keys(const struct kv_group *kv, int layer, int head, int n, float *keys)
 {
-    for (int i = 0; i < n; i++) {
-        const uint16_t *from = kv_keys(kv, layer, head, i);
-        for (int d = 0; d < kv->head_dim; d++) {
-            keys[(size_t)i * (size_t)kv->head_dim + (size_t)d] = op_f16_to_f32(from[d]);
+    for (int i = 0; i < n; i++, keys += kv->head_dim) {
+        if (kv->type == KV_Q8_0) {
+            struct kv_q8 from = kv_q8_keys(kv, layer, head, i);
+            load_q8(&from, kv->head_dim, keys);
+        } else {
+            load_f16(kv_keys(kv, layer, head, i), kv->head_dim, keys);
         }
     }
 }

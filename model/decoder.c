@@ -41,6 +41,17 @@ static int rows_wanted(const struct pass *p, int s)
     return !slice->logits ? 0 : slice->all_logits ? p->segments[s].n : 1;
 }
 
+/* How many rows there are and where prompts begin, once the segments have changed. */
+static void count_rows(struct pass *p)
+{
+    p->n = 0;
+    p->compute.n_answer_rows = 0;
+    for (int s = 0; s < p->n_slices; s++) {
+        p->n += p->segments[s].n;
+        p->compute.n_answer_rows += p->slices[s].is_prompt ? 0 : p->segments[s].n;
+    }
+}
+
 /* Keep the last keep(p, s) rows of every segment: their residual, normed input, position. */
 static void keep_tails(struct pass *p, int (*keep)(const struct pass *p, int s))
 {
@@ -59,7 +70,7 @@ static void keep_tails(struct pass *p, int (*keep)(const struct pass *p, int s))
         segment->n = n;
         first += n;
     }
-    p->n = first;
+    count_rows(p);
 }
 
 static bool hook_wants(const struct decoder_slice *slice, int il)
@@ -126,7 +137,7 @@ static int run_hooks(struct pass *p, int il, struct err *e)
         segment->first = first;
         first += segment->n;
     }
-    p->n = first;
+    count_rows(p);
     if (any) {
         fill_positions(p);
     }
@@ -262,11 +273,13 @@ static int pass_begin(struct pass *p, struct err *e)
     const struct hparams *h = &p->d->hp;
     const struct attention_shape shape = {h->n_head, h->n_head_kv, h->head_dim, h->attention_scale,
                                           h->attention_softcap};
+    int first = 0;
     for (int s = 0; s < p->n_slices; s++) {
-        p->segments[s].first = p->n;
+        p->segments[s].first = first;
         p->segments[s].n = p->slices[s].rows->n;
-        p->n += p->segments[s].n;
+        first += p->segments[s].n;
     }
+    count_rows(p);
     if (pass_alloc(p, e) || attention_init(&p->attention, &shape, &p->compute, p->scratch, e)) {
         return -1;
     }
@@ -347,11 +360,13 @@ int decoder_run_blocks(const struct decoder *d, int first, int end, struct decod
     if (first < 0 || first >= end || end > d->hp.n_layer) {
         return err_set(e, ERR_INTERNAL, "no blocks %d to %d of %d", first, end, d->hp.n_layer);
     }
-    p.compute.bulk = true;
+    p.compute.bulk = slices[n_slices - 1].is_prompt;
     for (int s = 0; s < n_slices; s++) {
-        p.compute.bulk &= slices[s].is_prompt;
         if (check_slice(&p, &slices[s], e)) {
             return -1;
+        }
+        if (s > 0 && slices[s - 1].is_prompt && !slices[s].is_prompt) {
+            return err_set(e, ERR_INTERNAL, "a slice of an answer comes after one of a prompt");
         }
     }
     p.segments = arena_zalloc(scratch, (size_t)n_slices, sizeof *p.segments);

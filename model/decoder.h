@@ -28,8 +28,10 @@ void decoder_close(struct decoder *d);
  * rounded to 8 bits. Before the first pass, by one thread. */
 int decoder_pack(struct decoder *d, const struct compute *c, struct err *e);
 const struct decoder_info *decoder_info(const struct decoder *d);
-/* Up to so many rows of one pass that is no prompt have the bits that each has alone. */
-int decoder_exact_rows(const struct decoder *d);
+/* A row of an answer has the bits that it has alone, whatever else is in its pass. Whether
+ * the same is true of a prompt's rows; if not (weights that are not packed go through BLAS),
+ * they depend on where the prompt is cut and on other prompts in the pass. */
+bool decoder_rows_independent(const struct decoder *d);
 struct kv_shape decoder_kv_shape(const struct decoder *d);
 
 /* Token ids -> x [n, n_embd], embedding scale of the family applied. Pictures' rows are
@@ -54,16 +56,17 @@ struct decoder_slice {
     const struct stage_hook *hook; /* lm-layer stage; may be NULL. it may merge rows only
                                       after the cutoffs the kv cache was made for */
     const struct decoder_tap *tap; /* may be NULL */
-    bool is_prompt;                /* rows of a prompt: if all slices are, weights may go through
-                                      matrix units (compute.bulk) */
+    bool is_prompt;                /* rows of a prompt, else of an answer: which arithmetic they
+                                      go through (compute.bulk) depends on this alone */
     bool use_log_mass;             /* add log(mass) of each key row to the attention logits */
     bool all_logits;               /* logits of every row that is left; else of the last row only */
     float *logits;                 /* out: [1 or rows left, n_vocab], or NULL = none wanted */
 };
 
 /* One pass: all slices' rows go through the linear layers together, attention runs
- * per slice. On failure the kv caches are as before. ERR_NUMERICAL when logits are not
- * finite. Positions: rows->position; the caller sets kv->n_positions. */
+ * per slice. Slices of answers come before those of prompts. On failure the kv caches are as
+ * before. ERR_NUMERICAL when logits are not finite. Positions: rows->position; the caller sets
+ * kv->n_positions. */
 int decoder_run(const struct decoder *d, struct decoder_slice *slices, int n_slices,
                 const struct compute *c, struct arena *scratch, struct err *e);
 

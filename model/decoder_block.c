@@ -4,6 +4,7 @@
 #include "model/decoder_pass.h"
 #include "tensor/kernels.h"
 #include "tensor/ops.h"
+#include "tensor/vector_ops.h"
 
 #include <math.h>
 
@@ -118,6 +119,22 @@ static int several_linears(const struct pass *p, const struct weight *const *w, 
     return p->n == 0 ? 0 : weight_matmul_shared(w, y, n, p->y, p->n, &p->compute, e);
 }
 
+/* Keys and values [head_dim] of one head become a row of the cache. */
+static void store_row(const struct pass *p, const struct kv_group *g, int il, int head, int row,
+                      size_t from)
+{
+    if (g->type == KV_F16) {
+        p->compute.kernels->f32_to_f16(kv_keys(g, il, head, row), p->k + from, g->head_dim);
+        p->compute.kernels->f32_to_f16(kv_values(g, il, head, row), p->v + from, g->head_dim);
+        return;
+    }
+    const struct attend_kernels *kernels = vector_ops_used()->attend;
+    struct kv_q8 k = kv_q8_keys(g, il, head, row);
+    struct kv_q8 v = kv_q8_values(g, il, head, row);
+    kernels->round_q8(p->k + from, g->head_dim, k.q, k.scale);
+    kernels->round_q8(p->v + from, g->head_dim, v.q, v.scale);
+}
+
 /* Append the rows of one slice to its cache in this layer. */
 static void store_slice(struct pass *p, int s, int il)
 {
@@ -138,9 +155,7 @@ static void store_slice(struct pass *p, int s, int il)
         for (int i = 0; i < segment->n; i++) {
             size_t from = ((size_t)(segment->first + i) * (size_t)g->n_head_kv + (size_t)head) *
                           (size_t)g->head_dim;
-            p->compute.kernels->f32_to_f16(kv_keys(g, il, head, at + i), p->k + from, g->head_dim);
-            p->compute.kernels->f32_to_f16(kv_values(g, il, head, at + i), p->v + from,
-                                           g->head_dim);
+            store_row(p, g, il, head, at + i, from);
         }
     }
 }

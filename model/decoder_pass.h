@@ -19,8 +19,8 @@ struct pass {
     struct segment *segments; /* [n_slices] */
     int n_slices;
     int first_block, end_block;
-    int n; /* rows of all segments */
-    struct compute compute;
+    int n;                  /* rows of all segments */
+    struct compute compute; /* n_answer_rows: those of the segments at the front */
     struct arena *scratch;
     struct attention attention;
     struct attention_job *jobs; /* [n_slices] */

@@ -1,22 +1,22 @@
 #include "model/kv_block.h"
 
-#include "base/alloc.h"
 #include "base/checked.h"
+#include "base/huge_pages.h"
 
 /* The header takes whole cache lines, so that k begins on one. */
 #define HEADER_BYTES ((sizeof(struct kv_block) + 63) / 64 * 64)
 
-/* Elements of k or v in a block; false when they do not fit into size_t bytes. */
-static bool plane_elements(const struct kv_shape *shape, int n_layer, size_t *out)
+/* Halves of k or v in a block; false when they do not fit into size_t bytes. */
+static bool halves_of(const struct kv_shape *shape, int n_layer, size_t *out)
 {
     return ck_mul((size_t)n_layer, (size_t)shape->n_head_kv, out) &&
-           ck_mul(*out, (size_t)shape->head_dim, out) && ck_mul(*out, KV_BLOCK_ROWS, out);
+           ck_mul(*out, kv_plane_halves(shape->head_dim, shape->type), out);
 }
 
 bool kv_block_bytes(const struct kv_shape *shape, int n_layer, size_t *out)
 {
     size_t rows = HEADER_BYTES + (size_t)KV_BLOCK_ROWS * 2 * sizeof(float);
-    return plane_elements(shape, n_layer, out) && ck_mul(*out, 2 * sizeof(uint16_t), out) &&
+    return halves_of(shape, n_layer, out) && ck_mul(*out, 2 * sizeof(uint16_t), out) &&
            ck_add(*out, rows, out);
 }
 
@@ -40,7 +40,7 @@ static bool evict(const struct kv_pool *pool)
 static void *allocate(const struct kv_pool *pool, size_t bytes)
 {
     for (;;) {
-        void *memory = fits(pool, bytes) ? mem_alloc_aligned(1, bytes) : NULL;
+        void *memory = fits(pool, bytes) ? huge_pages_alloc(bytes) : NULL;
         if (memory || !evict(pool)) {
             return memory;
         }
@@ -51,8 +51,8 @@ struct kv_block *kv_block_new(struct kv_pool *pool, const struct kv_shape *shape
                               struct err *e)
 {
     size_t bytes;
-    size_t plane;
-    if (!kv_block_bytes(shape, n_layer, &bytes) || !plane_elements(shape, n_layer, &plane)) {
+    size_t halves;
+    if (!kv_block_bytes(shape, n_layer, &bytes) || !halves_of(shape, n_layer, &halves)) {
         err_set(e, ERR_TOO_LARGE, "a block of %d rows of keys and values does not fit into memory",
                 KV_BLOCK_ROWS);
         return NULL;
@@ -64,8 +64,8 @@ struct kv_block *kv_block_new(struct kv_pool *pool, const struct kv_shape *shape
     }
     *b = (struct kv_block){.n_running = 1, .bytes = bytes};
     b->k = (uint16_t *)((char *)b + HEADER_BYTES);
-    b->v = b->k + plane;
-    b->position = (float *)(b->v + plane);
+    b->v = b->k + halves;
+    b->position = (float *)(void *)(b->v + halves);
     b->log_mass = b->position + KV_BLOCK_ROWS;
     if (pool) {
         pool->used_bytes += bytes;
@@ -82,7 +82,7 @@ static void free_unused(struct kv_pool *pool, struct kv_block *b)
     if (pool) {
         pool->used_bytes -= b->bytes;
     }
-    mem_free(b);
+    huge_pages_free(b, b->bytes);
 }
 
 void kv_block_use(struct kv_pool *pool, struct kv_block *b)

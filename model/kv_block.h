@@ -17,6 +17,7 @@
 #define TAMP_MODEL_KV_BLOCK_H
 
 #include "base/err.h"
+#include "tensor/attend_kernels.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -26,10 +27,15 @@
  * a block on average, and a copied block is a copy of at most this many rows. */
 #define KV_BLOCK_ROWS 128
 
+/* How an element is stored: as a half, or in 8 bits with a scale for 32 of them
+ * (struct attend_q8), which is 8.5 bits. */
+enum kv_type { KV_F16, KV_Q8_0 };
+
 struct kv_shape {
     int n_layer;
     int n_head_kv;
     int head_dim; /* of keys and of values */
+    enum kv_type type;
 };
 
 struct kv_block {
@@ -38,7 +44,9 @@ struct kv_block {
     size_t bytes;    /* this struct included */
     float *position; /* [KV_BLOCK_ROWS] original position of each row (sliding windows) */
     float *log_mass; /* [KV_BLOCK_ROWS] log of the mass of each row, for slices that use it */
-    uint16_t *k;     /* [n_layer, n_head_kv, KV_BLOCK_ROWS, head_dim] fp16, RoPE applied */
+    uint16_t *k;     /* [n_layer, n_head_kv, plane] RoPE applied. A plane is KV_F16: halves
+                        [KV_BLOCK_ROWS, head_dim]; KV_Q8_0: bytes [KV_BLOCK_ROWS, head_dim],
+                        then scales [KV_BLOCK_ROWS, attend_q8_blocks] */
     uint16_t *v;     /* the same */
 };
 
@@ -53,6 +61,14 @@ struct kv_pool {
     bool (*evict)(void *ctx);
     void *evict_ctx;
 };
+
+/* Halves that the rows of one head take in one layer of a block. */
+static inline size_t kv_plane_halves(int head_dim, enum kv_type type)
+{
+    size_t dim = (size_t)head_dim;
+    size_t q8 = KV_BLOCK_ROWS / 2 * dim + KV_BLOCK_ROWS * (size_t)attend_q8_blocks(head_dim);
+    return type == KV_Q8_0 ? q8 : KV_BLOCK_ROWS * dim;
+}
 
 /* Bytes of a block for n_layer layers; false when they are no size. */
 bool kv_block_bytes(const struct kv_shape *shape, int n_layer, size_t *out);

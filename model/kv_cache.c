@@ -2,6 +2,7 @@
 
 #include "base/alloc.h"
 #include "base/checked.h"
+#include "base/huge_pages.h"
 
 #include <string.h>
 
@@ -14,6 +15,7 @@ static int group_init(struct kv_group *g, const struct kv_shape *shape, int firs
                            .n_layer = n_layer,
                            .n_head_kv = shape->n_head_kv,
                            .head_dim = shape->head_dim,
+                           .type = shape->type,
                            .capacity = capacity};
     if (!kv_block_bytes(shape, n_layer, &bytes) || !ck_mul(bytes, n_blocks, &bytes)) {
         return err_set(e, ERR_TOO_LARGE, "a KV cache of %d rows does not fit into memory",
@@ -137,6 +139,9 @@ int kv_prepare_layers(struct kv_cache *kv, int first, int end, int n, struct err
                 return -1;
             }
             g->blocks[g->n_blocks++] = b;
+            if (g->n_blocks <= (g->n + n) / KV_BLOCK_ROWS) { /* will be full at once */
+                huge_pages_advise(b, b->bytes);
+            }
         }
     }
     return 0;
@@ -160,14 +165,27 @@ void kv_share(struct kv_cache *kv, struct kv_group *g, int index, struct kv_bloc
     g->blocks[index] = b;
 }
 
+/* The first n rows of one head. */
+static void copy_plane(const struct kv_group *g, uint16_t *to, uint16_t *from, int n)
+{
+    size_t elements = (size_t)n * (size_t)g->head_dim;
+    if (g->type == KV_F16) {
+        memcpy(to, from, elements * sizeof *to);
+        return;
+    }
+    struct kv_q8 a = kv_q8_row(g, to, 0);
+    struct kv_q8 b = kv_q8_row(g, from, 0);
+    memcpy(a.q, b.q, elements);
+    memcpy(a.scale, b.scale, (size_t)n * (size_t)attend_q8_blocks(g->head_dim) * sizeof *a.scale);
+}
+
 static void copy_rows(const struct kv_group *g, struct kv_block *to, const struct kv_block *from,
                       int n)
 {
-    size_t head = (size_t)KV_BLOCK_ROWS * (size_t)g->head_dim;
-    size_t bytes = (size_t)n * (size_t)g->head_dim * sizeof *to->k;
-    for (size_t at = 0; at < (size_t)g->n_layer * (size_t)g->n_head_kv * head; at += head) {
-        memcpy(to->k + at, from->k + at, bytes);
-        memcpy(to->v + at, from->v + at, bytes);
+    size_t plane = kv_plane_halves(g->head_dim, g->type);
+    for (size_t at = 0; at < (size_t)g->n_layer * (size_t)g->n_head_kv * plane; at += plane) {
+        copy_plane(g, to->k + at, from->k + at, n);
+        copy_plane(g, to->v + at, from->v + at, n);
     }
     memcpy(to->position, from->position, (size_t)n * sizeof *to->position);
     memcpy(to->log_mass, from->log_mass, (size_t)n * sizeof *to->log_mass);
@@ -200,13 +218,10 @@ int kv_own_tail(struct kv_cache *kv, struct err *e)
     return 0;
 }
 
-/* Bytes that `rows` rows take in one group. */
-static size_t rows_bytes(const struct kv_group *g, int rows)
+size_t kv_row_bytes(const struct kv_shape *shape)
 {
-    size_t row =
-        2 * sizeof(uint16_t) * (size_t)g->n_layer * (size_t)g->n_head_kv * (size_t)g->head_dim +
-        2 * sizeof(float);
-    return row * (size_t)rows;
+    size_t plane = kv_plane_halves(shape->head_dim, shape->type) * sizeof(uint16_t);
+    return 2 * (size_t)shape->n_head_kv * (plane / KV_BLOCK_ROWS);
 }
 
 size_t kv_bytes(const struct kv_cache *kv)
@@ -222,7 +237,9 @@ size_t kv_used_bytes(const struct kv_cache *kv)
 {
     size_t total = 0;
     for (int i = 0; i < kv->n_groups; i++) {
-        total += rows_bytes(&kv->group[i], kv->group[i].n);
+        const struct kv_group *g = &kv->group[i];
+        size_t row = kv_row_bytes(&kv->shape) * (size_t)g->n_layer + 2 * sizeof(float);
+        total += row * (size_t)g->n;
     }
     return total;
 }

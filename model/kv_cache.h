@@ -1,6 +1,6 @@
 /* Keys and values of one sequence, in blocks. The length is kept for each group of layers,
  * not for the sequence: a merge at a cutoff layer makes the upper layers shorter, and these
- * take fewer blocks. fp16. */
+ * take fewer blocks. */
 #ifndef TAMP_MODEL_KV_CACHE_H
 #define TAMP_MODEL_KV_CACHE_H
 
@@ -11,6 +11,7 @@
 struct kv_group {
     int first_layer, n_layer;
     int n_head_kv, head_dim;
+    enum kv_type type;
     int n;                    /* rows stored; it may be set back to forget the last ones */
     int capacity;             /* rows it may grow to */
     struct kv_block **blocks; /* [n_blocks], room for the capacity. Row i is row
@@ -55,6 +56,8 @@ int kv_own_tail(struct kv_cache *kv, struct err *e);
 
 size_t kv_bytes(const struct kv_cache *kv);      /* of the blocks it refers to */
 size_t kv_used_bytes(const struct kv_cache *kv); /* by rows that are stored */
+/* Keys and values of one row in one layer. */
+size_t kv_row_bytes(const struct kv_shape *shape);
 struct kv_group *kv_group_of(struct kv_cache *kv, int layer);
 
 /* Blocks that n rows take. */
@@ -63,14 +66,20 @@ static inline int kv_blocks_for(int n)
     return n / KV_BLOCK_ROWS + (n % KV_BLOCK_ROWS > 0);
 }
 
-/* Elements from the start of a block's k or v to this row. */
-static inline size_t kv_row_offset(const struct kv_group *g, int layer, int head, int row)
+/* Halves from the start of a block's k or v to the plane of a head. */
+static inline size_t kv_plane_offset(const struct kv_group *g, int layer, int head)
 {
     size_t plane = (size_t)(layer - g->first_layer) * (size_t)g->n_head_kv + (size_t)head;
-    return (plane * KV_BLOCK_ROWS + (size_t)(row % KV_BLOCK_ROWS)) * (size_t)g->head_dim;
+    return plane * kv_plane_halves(g->head_dim, g->type);
 }
 
-/* The keys of one head from this row on, up to the end of its block; values the same. */
+static inline size_t kv_row_offset(const struct kv_group *g, int layer, int head, int row)
+{
+    return kv_plane_offset(g, layer, head) + (size_t)(row % KV_BLOCK_ROWS) * (size_t)g->head_dim;
+}
+
+/* KV_F16: the keys of one head from this row on, up to the end of its block; values the
+ * same. */
 static inline uint16_t *kv_keys(const struct kv_group *g, int layer, int head, int row)
 {
     return g->blocks[row / KV_BLOCK_ROWS]->k + kv_row_offset(g, layer, head, row);
@@ -79,6 +88,30 @@ static inline uint16_t *kv_keys(const struct kv_group *g, int layer, int head, i
 static inline uint16_t *kv_values(const struct kv_group *g, int layer, int head, int row)
 {
     return g->blocks[row / KV_BLOCK_ROWS]->v + kv_row_offset(g, layer, head, row);
+}
+
+/* KV_Q8_0: a row of a plane and all behind it, to be written; read as struct attend_q8. */
+struct kv_q8 {
+    int8_t *q;
+    uint16_t *scale;
+};
+
+static inline struct kv_q8 kv_q8_row(const struct kv_group *g, uint16_t *plane, int row)
+{
+    size_t i = (size_t)(row % KV_BLOCK_ROWS);
+    uint16_t *scales = plane + (size_t)(KV_BLOCK_ROWS / 2) * (size_t)g->head_dim;
+    return (struct kv_q8){(int8_t *)(void *)plane + i * (size_t)g->head_dim,
+                          scales + i * (size_t)attend_q8_blocks(g->head_dim)};
+}
+
+static inline struct kv_q8 kv_q8_keys(const struct kv_group *g, int layer, int head, int row)
+{
+    return kv_q8_row(g, g->blocks[row / KV_BLOCK_ROWS]->k + kv_plane_offset(g, layer, head), row);
+}
+
+static inline struct kv_q8 kv_q8_values(const struct kv_group *g, int layer, int head, int row)
+{
+    return kv_q8_row(g, g->blocks[row / KV_BLOCK_ROWS]->v + kv_plane_offset(g, layer, head), row);
 }
 
 static inline float *kv_positions(const struct kv_group *g, int row)

@@ -26,6 +26,9 @@ static const double bytes[MAX_BUCKETS] = {1048576,    4194304,    16777216,   33
                                           67108864,   134217728,  268435456,  536870912,
                                           1073741824, 2147483648, 4294967296, 0};
 
+/* engine_pass_bounds */
+static const double pass_rows[MAX_BUCKETS] = {1, 8, 16, 32, 64, 128, 256, 512, 0};
+
 struct metric_info {
     const char *name;
     enum kind kind;
@@ -42,6 +45,10 @@ static const struct metric_info table[METRIC_COUNT] = {
     [METRIC_RUNNING] = {"tamp_num_requests_running", GAUGE, false, NULL,
                         "Requests in prefill or decode."},
     [METRIC_WAITING] = {"tamp_num_requests_waiting", GAUGE, false, NULL, "Requests in the queue."},
+    [METRIC_ITERATION_TOKENS] = {"tamp_iteration_tokens", HISTOGRAM, false, pass_rows,
+                                 "Rows of a pass through the decoder, prompts and answers."},
+    [METRIC_MIXED_ITERATIONS] = {"tamp_mixed_iterations_total", COUNTER, false, NULL,
+                                 "Passes with rows of both prompts and answers."},
     [METRIC_REJECTED] = {"tamp_requests_rejected_total", COUNTER, true, NULL,
                          "Requests refused, by reason."},
     [METRIC_CANCELLED] = {"tamp_requests_cancelled_total", COUNTER, true, NULL,
@@ -268,6 +275,19 @@ void metrics_add_result(struct metrics *m, const struct job_result *r)
     add_report(m, &r->report);
 }
 
+static void set_passes(struct metrics *m, const struct engine_passes *passes)
+{
+    metrics_set(m, METRIC_MIXED_ITERATIONS, "", (double)passes->n_mixed);
+    pthread_mutex_lock(&m->lock);
+    struct series *s = find(m, METRIC_ITERATION_TOKENS, "");
+    if (s) {
+        s->n = passes->n;
+        s->value = (double)passes->n_rows;
+        memcpy(s->bucket, passes->by_rows, sizeof passes->by_rows);
+    }
+    pthread_mutex_unlock(&m->lock);
+}
+
 void metrics_set_engine(struct metrics *m, struct engine *en)
 {
     struct engine_stats s = {0};
@@ -276,6 +296,7 @@ void metrics_set_engine(struct metrics *m, struct engine *en)
     }
     metrics_set(m, METRIC_RUNNING, "", s.n_running);
     metrics_set(m, METRIC_WAITING, "", s.n_waiting);
+    set_passes(m, &s.passes);
     metrics_set(m, METRIC_KV_CACHE_USAGE, "",
                 s.kv_total_bytes ? (double)s.kv_used_bytes / (double)s.kv_total_bytes : 0);
     metrics_set(m, METRIC_IMAGE_WORKER_RESTARTS, "", (double)s.image_worker_restarts);

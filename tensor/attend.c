@@ -61,6 +61,16 @@ void attend_load_f16(struct attend *t, int at, const uint16_t *k, const uint16_t
     }
 }
 
+/* Values are widened even for few rows: a product that did it would multiply by the scale
+ * once for each row of queries. */
+void attend_load_q8(struct attend *t, int at, const struct attend_q8 *k, const struct attend_q8 *v,
+                    int n)
+{
+    t->direct = false;
+    t->kernels->columns_q8(t->keys + at, k, n, t->dim);
+    t->kernels->rows_q8(t->values + (size_t)at * (size_t)t->width, v, n, t->dim, t->width);
+}
+
 void attend_load_f32(struct attend *t, int at, const float *k, const float *v, size_t ld, int n)
 {
     t->direct = false;

@@ -51,6 +51,8 @@ void attend_begin(struct attend *t, int rows); /* no keys yet */
  * come in ascending order. ld: elements from row to row. */
 /* With few rows halves are read by attend_tile, not here. */
 void attend_load_f16(struct attend *t, int at, const uint16_t *k, const uint16_t *v, int n);
+void attend_load_q8(struct attend *t, int at, const struct attend_q8 *k, const struct attend_q8 *v,
+                    int n);
 void attend_load_f32(struct attend *t, int at, const float *k, const float *v, size_t ld, int n);
 
 /* The rows over the keys that were loaded; the pointers in terms are to the tile's first

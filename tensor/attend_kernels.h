@@ -18,6 +18,19 @@
 #define ATTEND_BLOCK 6  /* rows of one call of product */
 #define ATTEND_PAD   16 /* lengths of rows are multiples of it */
 
+/* Rows in 8 bits: x = scale q, q in -127..127, one scale (a half) for each 32 elements of a
+ * row; the last block of a row may be shorter. */
+#define ATTEND_Q8_BLOCK 32
+struct attend_q8 {
+    const int8_t *q;       /* [n, dim] */
+    const uint16_t *scale; /* [n, attend_q8_blocks(dim)] */
+};
+
+static inline int attend_q8_blocks(int dim)
+{
+    return (dim + ATTEND_Q8_BLOCK - 1) / ATTEND_Q8_BLOCK;
+}
+
 /* What is done to a score before the softmax, in this order. */
 struct attend_terms {
     float softcap;             /* cap * tanh(score / cap); 0 = none */
@@ -41,6 +54,13 @@ struct attend_kernels {
     void (*columns_f32)(float *to, const float *from, size_t ld, int n, int dim);
     /* Rows of dim halves -> rows of width floats, 0 behind dim. */
     void (*rows_f16)(float *to, const uint16_t *from, int n, int dim, int width);
+    /* Both from rows in 8 bits: each element is scale * q, rounded once. */
+    void (*columns_q8)(float *to, const struct attend_q8 *from, int n, int dim);
+    void (*rows_q8)(float *to, const struct attend_q8 *from, int n, int dim, int width);
+    /* A row x [dim] to 8 bits: scale = largest of the block / 127, rounded to a half; q to
+     * the nearest, even in the middle. A block that holds a NaN or an infinity, or needs a
+     * scale that no half is, gets a scale that is no number, so that the result shows it. */
+    void (*round_q8)(const float *x, int dim, int8_t *q, uint16_t *scale);
     /* c[rows, cols] = a[rows, depth] b[depth, cols]; rows 1..ATTEND_BLOCK, cols a multiple
      * of ATTEND_PAD. */
     void (*product)(float *c, size_t ldc, const float *a, size_t lda, const float *b, size_t ldb,

@@ -134,6 +134,89 @@ static void rows_f16(float *to, const uint16_t *from, int n, int dim, int width)
     }
 }
 
+/* ---- rows in 8 bits ---- */
+
+static void columns_q8(float *to, const struct attend_q8 *from, int n, int dim)
+{
+    size_t blocks = (size_t)attend_q8_blocks(dim);
+    for (int first = 0; first < n; first += 8, to += 8) {
+        float wide[8][8];
+        const float *rows[8];
+        const int8_t *q[8];
+        const uint16_t *scale[8];
+        EIGHT_ROWS(q, from->q + (size_t)first * (size_t)dim, (size_t)dim, n - first)
+        EIGHT_ROWS(scale, from->scale + (size_t)first * blocks, blocks, n - first)
+        int i = 0;
+        for (; i + 8 <= dim; i += 8) {
+            for (int j = 0; j < 8; j++) {
+                __m128i bytes = _mm_loadl_epi64((const __m128i *)(const void *)(q[j] + i));
+                __m256 x = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+                __m256 s = _mm256_set1_ps(_cvtsh_ss(scale[j][i / ATTEND_Q8_BLOCK]));
+                _mm256_storeu_ps(wide[j], _mm256_mul_ps(s, x));
+                rows[j] = wide[j];
+            }
+            transpose_8_floats(to + (size_t)i * ATTEND_LD, rows, 0);
+        }
+        for (; i < dim; i++) {
+            for (int j = 0; j < 8; j++) {
+                to[(size_t)i * ATTEND_LD + (size_t)j] =
+                    _cvtsh_ss(scale[j][i / ATTEND_Q8_BLOCK]) * (float)q[j][i];
+            }
+        }
+    }
+}
+
+static void rows_q8(float *to, const struct attend_q8 *from, int n, int dim, int width)
+{
+    const int8_t *q = from->q;
+    const uint16_t *scale = from->scale;
+    for (int j = 0; j < n; j++, q += dim, scale += attend_q8_blocks(dim), to += width) {
+        int i = 0;
+        for (; i + LANES <= dim; i += LANES) {
+            l_store(to + i, l_mul(l_set(_cvtsh_ss(scale[i / ATTEND_Q8_BLOCK])), l_load_i8(q + i)));
+        }
+        for (; i < dim; i++) {
+            to[i] = _cvtsh_ss(scale[i / ATTEND_Q8_BLOCK]) * (float)q[i];
+        }
+        for (; i < width; i++) {
+            to[i] = 0.0f;
+        }
+    }
+}
+
+/* n elements, 1..ATTEND_Q8_BLOCK. */
+INLINE void round_block(const float *x, int n, int8_t *q, uint16_t *scale)
+{
+    float rounded[ATTEND_Q8_BLOCK];
+    lanes most = l_set(0.0f);
+    lanes bad = l_set(0.0f); /* x - x is 0 or no number */
+    for (int i = 0; i < n; i += LANES) {
+        lanes v = l_load_part(x + i, n - i < LANES ? n - i : LANES);
+        most = l_max(l_abs(v), most);
+        bad = l_add(bad, l_sub(v, v));
+    }
+    float largest = l_largest(most) + l_sum(bad);
+    *scale = _cvtss_sh(largest / 127.0f, _MM_FROUND_TO_NEAREST_INT);
+    float factor = _cvtsh_ss(*scale);
+    lanes inverse = l_set(factor > 0.0f ? 1.0f / factor : 0.0f);
+    for (int i = 0; i < n; i += LANES) {
+        lanes v = l_load_part(x + i, n - i < LANES ? n - i : LANES);
+        v = l_max(l_min(l_mul(v, inverse), l_set(127.0f)), l_set(-127.0f)); /* NaN: 127 */
+        l_store(rounded + i, l_round(v));
+    }
+    for (int i = 0; i < n; i++) {
+        q[i] = (int8_t)rounded[i];
+    }
+}
+
+static void round_q8(const float *x, int dim, int8_t *q, uint16_t *scale)
+{
+    for (int i = 0; i < dim; i += ATTEND_Q8_BLOCK) {
+        int n = dim - i < ATTEND_Q8_BLOCK ? dim - i : ATTEND_Q8_BLOCK;
+        round_block(x + i, n, q + i, scale + i / ATTEND_Q8_BLOCK);
+    }
+}
+
 /* ---- products ---- */
 
 /* What a block multiplies: its right operand is floats or halves. */
@@ -346,7 +429,8 @@ static void merge(const struct attend_state *total, const struct attend_state *p
 
 #define ATTEND_LOOPS                                                                               \
     .columns_f16 = columns_f16, .columns_f32 = columns_f32, .rows_f16 = rows_f16,                  \
-    .product = product, .product_f16 = product_f16, .weigh = weigh, .merge = merge
+    .columns_q8 = columns_q8, .rows_q8 = rows_q8, .round_q8 = round_q8, .product = product,        \
+    .product_f16 = product_f16, .weigh = weigh, .merge = merge
 
 #endif
 #endif

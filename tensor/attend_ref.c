@@ -33,6 +33,54 @@ static void rows_f16(float *to, const uint16_t *from, int n, int dim, int width)
     }
 }
 
+static float q8_at(const struct attend_q8 *from, int j, int i, int dim)
+{
+    size_t block = (size_t)j * (size_t)attend_q8_blocks(dim) + (size_t)(i / ATTEND_Q8_BLOCK);
+    return op_f16_to_f32(from->scale[block]) * (float)from->q[(size_t)j * (size_t)dim + (size_t)i];
+}
+
+static void columns_q8(float *to, const struct attend_q8 *from, int n, int dim)
+{
+    for (int j = 0; j < n; j++) {
+        for (int i = 0; i < dim; i++) {
+            to[(size_t)i * ATTEND_LD + (size_t)j] = q8_at(from, j, i, dim);
+        }
+    }
+}
+
+static void rows_q8(float *to, const struct attend_q8 *from, int n, int dim, int width)
+{
+    for (int j = 0; j < n; j++, to += width) {
+        for (int i = 0; i < width; i++) {
+            to[i] = i < dim ? q8_at(from, j, i, dim) : 0.0f;
+        }
+    }
+}
+
+static void round_block(const float *x, int n, int8_t *q, uint16_t *scale)
+{
+    float most = 0;
+    for (int i = 0; i < n; i++) {
+        float size = isfinite(x[i]) ? fabsf(x[i]) : NAN;
+        most = size > most || isnan(size) ? size : most; /* a NaN stays: nothing is greater */
+    }
+    *scale = op_f32_to_f16(most / 127.0f);
+    float factor = op_f16_to_f32(*scale);
+    float inverse = factor > 0 ? 1.0f / factor : 0;
+    for (int i = 0; i < n; i++) {
+        float r = x[i] * inverse;
+        q[i] = (int8_t)rintf(r < 127.0f ? (r > -127.0f ? r : -127.0f) : 127.0f);
+    }
+}
+
+static void round_q8(const float *x, int dim, int8_t *q, uint16_t *scale)
+{
+    for (int i = 0; i < dim; i += ATTEND_Q8_BLOCK) {
+        int n = dim - i < ATTEND_Q8_BLOCK ? dim - i : ATTEND_Q8_BLOCK;
+        round_block(x + i, n, q + i, scale + i / ATTEND_Q8_BLOCK);
+    }
+}
+
 static void product(float *c, size_t ldc, const float *a, size_t lda, const float *b, size_t ldb,
                     int rows, int depth, int cols)
 {
@@ -115,6 +163,9 @@ const struct attend_kernels attend_ref = {
     .columns_f16 = columns_f16,
     .columns_f32 = columns_f32,
     .rows_f16 = rows_f16,
+    .columns_q8 = columns_q8,
+    .rows_q8 = rows_q8,
+    .round_q8 = round_q8,
     .product = product,
     .product_f16 = product_f16,
     .weigh = weigh,

@@ -15,6 +15,9 @@ struct compute {
     /* Rows of prompts and pictures: packed weights may go through matrix units, whose bits
      * differ from those of the loops that make answers. */
     bool bulk;
+    /* The first so many rows of each product are of answers, whatever `bulk` says of the
+     * others: each has the bits that it has alone. */
+    int n_answer_rows;
 };
 
 #endif

@@ -55,6 +55,12 @@ INLINE lanes l_load_f16(const uint16_t *p)
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
 }
 
+INLINE lanes l_load_i8(const int8_t *p)
+{
+    return _mm256_cvtepi32_ps(
+        _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)));
+}
+
 INLINE lanes l_add(lanes a, lanes b)
 {
     return _mm256_add_ps(a, b);

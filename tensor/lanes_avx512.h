@@ -53,6 +53,12 @@ INLINE lanes l_load_f16(const uint16_t *p)
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
 }
 
+INLINE lanes l_load_i8(const int8_t *p)
+{
+    return _mm512_cvtepi32_ps(
+        _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
+}
+
 INLINE lanes l_add(lanes a, lanes b)
 {
     return _mm512_add_ps(a, b);

@@ -2,8 +2,8 @@
  * of one row, (d, m, q[32]); how that lies in a panel is known in one place. */
 #include "tensor/packed.h"
 
-#include "base/alloc.h"
 #include "base/checked.h"
+#include "base/huge_pages.h"
 #include "tensor/ops.h"
 #include "tensor/quant.h"
 
@@ -58,13 +58,18 @@ int packed_init(struct packed *p, enum tensor_type type, int n_out, int n_in, st
         return err_set(e, ERR_TOO_LARGE, "a matrix of %d x %d does not fit into memory", n_out,
                        n_in);
     }
-    p->data = mem_alloc_aligned(bytes, 1);
-    return p->data ? 0 : err_no_memory(e, bytes);
+    p->data = huge_pages_alloc(bytes);
+    if (!p->data) {
+        return err_no_memory(e, bytes);
+    }
+    huge_pages_advise(p->data, bytes);
+    return 0;
 }
 
 void packed_clear(struct packed *p)
 {
-    mem_free(p->data);
+    size_t bytes = (size_t)p->n_panels * (size_t)p->n_blocks * p->block_bytes;
+    huge_pages_free(p->data, bytes);
     *p = (struct packed){0};
 }
 

@@ -265,11 +265,18 @@ static void multiply(const struct packed *p, int begin, int end, const struct pa
     packed_vnni_multiply(p, begin, end, &rest, bias, y + (size_t)whole * (size_t)ldy, ldy);
 }
 
+static void bulk_multiply(const struct packed *p, int begin, int end, const uint16_t *x, int n_rows,
+                          const float *bias, float *y, int ldy, void *scratch)
+{
+    (packed_is_integer(p) ? packed_amx_wide_multiply : packed_amx_halves_multiply)(
+        p, begin, end, x, n_rows, bias, y, ldy, scratch);
+}
+
 const struct packed_kernels packed_amx = {
     .round_row = packed_vnni_round_row,
     .multiply = multiply,
     .multiply_halves = packed_vnni_multiply_halves,
     .bulk_row = packed_amx_bulk_row,
-    .bulk_multiply = packed_amx_bulk_multiply,
+    .bulk_multiply = bulk_multiply,
 };
 #endif

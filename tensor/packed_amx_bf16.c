@@ -35,20 +35,22 @@ INLINE __m512 widen(const uint16_t *p)
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
 }
 
-void packed_amx_bulk_row(const float *x, int n_in, uint16_t *to, int r, int n_blocks)
+void packed_amx_bulk_row(const float *x, int n_in, uint16_t *to, int r, int n_blocks, int n_parts)
 {
-    uint16_t *at = to + (size_t)(r / TILE_ROWS) * (size_t)n_blocks * BULK_PARTS * TILE_WORDS +
+    const size_t step = (size_t)n_parts * TILE_WORDS;
+    uint16_t *at = to + (size_t)(r / TILE_ROWS) * (size_t)n_blocks * step +
                    (size_t)(r % TILE_ROWS) * PACKED_BLOCK;
-    for (int b = 0; b < n_blocks; b++, x += PACKED_BLOCK, n_in -= PACKED_BLOCK) {
+    for (int b = 0; b < n_blocks; b++, x += PACKED_BLOCK, n_in -= PACKED_BLOCK, at += step) {
         __mmask32 mask = n_in >= PACKED_BLOCK ? 0xffffffffu : n_in > 0 ? (1u << n_in) - 1 : 0;
         __m512 low = _mm512_maskz_loadu_ps((__mmask16)(mask & 0xffff), x);
         __m512 high = _mm512_maskz_loadu_ps((__mmask16)(mask >> 16), x + 16);
         __m512bh upper = _mm512_cvtne2ps_pbh(high, low);
         memcpy(at, &upper, sizeof upper);
-        __m512bh lower =
-            _mm512_cvtne2ps_pbh(_mm512_sub_ps(high, widen(at + 16)), _mm512_sub_ps(low, widen(at)));
-        memcpy(at + TILE_WORDS, &lower, sizeof lower);
-        at += BULK_PARTS * TILE_WORDS;
+        if (n_parts > 1) {
+            __m512bh lower = _mm512_cvtne2ps_pbh(_mm512_sub_ps(high, widen(at + 16)),
+                                                 _mm512_sub_ps(low, widen(at)));
+            memcpy(at + TILE_WORDS, &lower, sizeof lower);
+        }
     }
 }
 
@@ -212,8 +214,8 @@ static void multiply_group(const struct packed *p, int panel, int n, const uint1
     }
 }
 
-void packed_amx_bulk_multiply(const struct packed *p, int begin, int end, const uint16_t *x,
-                              int n_rows, const float *bias, float *y, int ldy, void *scratch)
+void packed_amx_halves_multiply(const struct packed *p, int begin, int end, const uint16_t *x,
+                                int n_rows, const float *bias, float *y, int ldy, void *scratch)
 {
     size_t row_words = (size_t)p->n_blocks * BULK_PARTS * PACKED_BLOCK;
     packed_amx_configure(64, 16);

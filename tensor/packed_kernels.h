@@ -21,28 +21,42 @@ struct packed_kernels {
     void (*multiply_halves)(const struct packed *p, int begin, int end, const float *x, int ldx,
                             int n_rows, const float *bias, float *y, int ldy);
 
-    /* 16-bit weights in matrix units that take bf16 (AMX): NULL where there are none. Rows
-     * of prompts and pictures go through them, answers do not: the two differ in their last
-     * bits.
-     * An activation is the sum of two bf16 numbers, which keep 16 of its 24 bits.
-     * bulk_row: row r of x -> to [n_rows / 16, n_blocks, 2, 16, 32], the upper parts of
-     * sixteen rows, then the lower ones; columns beyond n_in become zero.
-     * bulk_multiply: like multiply_halves; rows beyond n_rows up to a multiple of
-     * BULK_ROWS exist and are zero; scratch is BULK_SCRATCH_BYTES of the thread. */
-    void (*bulk_row)(const float *x, int n_in, uint16_t *to, int r, int n_blocks);
+    /* Matrix units that take bf16 (AMX): NULL where there are none. Rows of prompts and
+     * pictures go through them, answers do not: the two differ in their last bits.
+     * An activation is the sum of packed_bulk_parts bf16 numbers: two for 16-bit weights
+     * (16 of its 24 bits), one for integers.
+     * bulk_row: row r of x -> to [n_rows / 16, n_blocks, n_parts, 16, 32], the upper parts
+     * of sixteen rows, then the lower ones; columns beyond n_in become zero.
+     * bulk_multiply: like multiply; rows beyond n_rows up to a multiple of BULK_ROWS exist
+     * and are zero; scratch is BULK_SCRATCH_BYTES of the thread. */
+    void (*bulk_row)(const float *x, int n_in, uint16_t *to, int r, int n_blocks, int n_parts);
     void (*bulk_multiply)(const struct packed *p, int begin, int end, const uint16_t *x, int n_rows,
                           const float *bias, float *y, int ldy, void *scratch);
 };
 
-#define BULK_ROWS      16  /* rows come in such units */
-#define BULK_PARTS     2   /* bf16 numbers in an activation */
-#define BULK_PANELS    3   /* panels that are worked on together */
-#define BULK_BLOCKS    4   /* blocks of them that are widened at a time, at most */
-#define BULK_MOST_ROWS 512 /* rows for which weights are widened once */
+#define BULK_ROWS        16 /* rows come in such units */
+#define BULK_PARTS       2  /* bf16 numbers in an activation, at most */
+#define BULK_PANELS      3  /* panels of 16-bit weights that are worked on together */
+#define BULK_BLOCKS      4  /* blocks of them that are widened at a time, at most */
+#define BULK_WIDE_PANELS 2  /* the same for integer weights */
+#define BULK_WIDE_BLOCKS 48
+#define BULK_GROUP       6   /* whole groups of both kinds */
+#define BULK_MOST_ROWS   512 /* rows for which weights are widened once */
 /* Sums of all rows and panels of a group in fp32; its widened blocks in bf16. */
-#define BULK_SCRATCH_BYTES                                                                         \
-    ((size_t)BULK_MOST_ROWS * BULK_PANELS * PACKED_LANES * 4 +                                     \
+#define BULK_SUM_BYTES(panels) ((size_t)BULK_MOST_ROWS * (panels)*PACKED_LANES * 4)
+#define BULK_HALVES_BYTES                                                                          \
+    (BULK_SUM_BYTES(BULK_PANELS) +                                                                 \
      (size_t)BULK_BLOCKS * 2 * BULK_PANELS * PACKED_LANES * PACKED_BLOCK * 2)
+#define BULK_WIDE_BYTES                                                                            \
+    (BULK_SUM_BYTES(BULK_WIDE_PANELS) +                                                            \
+     (size_t)BULK_WIDE_BLOCKS * BULK_WIDE_PANELS * PACKED_LANES * PACKED_BLOCK * 2)
+#define BULK_SCRATCH_BYTES                                                                         \
+    (BULK_WIDE_BYTES > BULK_HALVES_BYTES ? BULK_WIDE_BYTES : BULK_HALVES_BYTES)
+
+static inline int packed_bulk_parts(const struct packed *p)
+{
+    return packed_is_integer(p) ? 1 : BULK_PARTS;
+}
 
 extern const struct packed_kernels packed_ref;
 #if defined(__x86_64__)
@@ -60,9 +74,11 @@ void packed_vnni_multiply(const struct packed *p, int begin, int end, const stru
                           const float *bias, float *y, int ldy);
 void packed_vnni_multiply_halves(const struct packed *p, int begin, int end, const float *x,
                                  int ldx, int n_rows, const float *bias, float *y, int ldy);
-/* The two halves of the AMX set. */
-void packed_amx_bulk_row(const float *x, int n_in, uint16_t *to, int r, int n_blocks);
-void packed_amx_bulk_multiply(const struct packed *p, int begin, int end, const uint16_t *x,
+/* Parts of the AMX set: activations, products with 16-bit and with integer weights. */
+void packed_amx_bulk_row(const float *x, int n_in, uint16_t *to, int r, int n_blocks, int n_parts);
+void packed_amx_halves_multiply(const struct packed *p, int begin, int end, const uint16_t *x,
+                                int n_rows, const float *bias, float *y, int ldy, void *scratch);
+void packed_amx_wide_multiply(const struct packed *p, int begin, int end, const uint16_t *x,
                               int n_rows, const float *bias, float *y, int ldy, void *scratch);
 /* Shapes the tiles of this thread: 0..3 of 16 rows of 64 bytes, for sums; 4..7 for operands:
  * 4 and 5 weights, `weight_rows` rows of 64 bytes; 6 and 7 activations, 16 rows of

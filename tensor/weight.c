@@ -1,6 +1,7 @@
 /* One weight matrix and its product with rows of activations.
  *
- * Two ways to the same numbers, by the number of rows alone:
+ * Two ways to the same numbers. Rows of answers go the first one, however many they are;
+ * others go by their number alone:
  *   few    each output is one row kernel over the packed blocks; the weights are read
  *          once for each row, and memory bandwidth is the limit
  *   many   a panel of weight rows is dequantised into scratch of L2 size and multiplied
@@ -206,15 +207,28 @@ static int panel_rows(const struct weight *w)
     return (rows + PANEL_GRAIN - 1) / PANEL_GRAIN * PANEL_GRAIN;
 }
 
+/* Rows from the first on that go through the row kernels. */
+static int rows_alone(int n_rows, const struct compute *c)
+{
+    int n_answer = c->n_answer_rows < n_rows ? c->n_answer_rows : n_rows;
+    return n_rows - n_answer <= WEIGHT_FEW_ROWS ? n_rows : n_answer;
+}
+
 static int multiply_file_blocks(const struct weight *w, const float *x, int ldx, int n_rows,
                                 float *y, int ldy, const struct compute *c, struct err *e)
 {
+    int n_alone = rows_alone(n_rows, c);
     struct product p = {
-        .w = w, .kernels = c->kernels, .x = x, .y = y, .ldx = ldx, .ldy = ldy, .n_rows = n_rows};
-    if (n_rows <= WEIGHT_EXACT_ROWS) {
+        .w = w, .kernels = c->kernels, .x = x, .y = y, .ldx = ldx, .ldy = ldy, .n_rows = n_alone};
+    if (n_alone > 0) {
         pool_run(c->pool, few_rows, &p);
+    }
+    if (n_alone == n_rows) {
         return 0;
     }
+    p.x += (size_t)n_alone * (size_t)ldx;
+    p.y += (size_t)n_alone * (size_t)ldy;
+    p.n_rows = n_rows - n_alone;
     p.panel = panel_rows(w);
     size_t floats;
     if (!ck_mul((size_t)p.panel * (size_t)w->n_in, (size_t)pool_size(c->pool), &floats)) {

@@ -7,6 +7,7 @@
 #include "tensor/gguf.h"
 #include "tensor/packed.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct weight {
@@ -17,6 +18,7 @@ struct weight {
     size_t row_bytes;
     const float *bias;    /* [n_out] or NULL; owned */
     struct packed packed; /* owned; its data is NULL before weight_pack */
+    bool is_sensitive;    /* integer weights: activations keep 12 bits in bulk, too */
 };
 
 /* Bind a tensor of shape {n_in, n_out}, or a convolution kernel {w, h, c, n_out} with
@@ -34,14 +36,21 @@ int weight_pack(struct weight *w, const struct compute *c, struct err *e);
  * mem_free. n is the number of elements the tensor must have. NULL with *e set. */
 float *weight_vector(const struct gguf *g, const char *name, size_t n, struct err *e);
 
-/* A row of a packed weight never depends on the others. Of the file's own blocks: up to
- * this many rows a row's bits do not depend on how many others are multiplied with
- * it, which batched decoding relies on; beyond, inside BLAS, they may. On Zen 3 with one
- * thread the row kernels reach 23 GFLOPS at any number of rows, panels and sgemm 19 at 5
- * rows, 22 at 6 and 32 at 8. */
-#define WEIGHT_EXACT_ROWS 6
+/* Rows on the file's own blocks that row kernels multiply no slower than panels and BLAS: on
+ * Zen 3 with one thread the former reach 23 GFLOPS at any number of rows, panels and sgemm
+ * 19 at 5 rows, 22 at 6 and 32 at 8. */
+#define WEIGHT_FEW_ROWS 6
+/* Whether a row of so many, none of an answer, has the bits that it has alone. */
+static inline bool weight_is_exact(const struct weight *w, int n_rows)
+{
+    return w->packed.data || n_rows <= WEIGHT_FEW_ROWS;
+}
 
-/* y[r, 0..n_out) = W x[r, 0..n_in) + bias, r in [0, n_rows). x and y must not overlap.
+/* A row of a packed weight never depends on the others, nor does a row of an answer
+ * (compute.n_answer_rows) on any weight, which batched decoding relies on. Other rows on the
+ * file's own blocks go through BLAS, where a row's bits may depend on how many there are.
+ *
+ * y[r, 0..n_out) = W x[r, 0..n_in) + bias, r in [0, n_rows). x and y must not overlap.
  * ldx, ldy: elements from one row to the next. A row's result does not depend on the
  * number of threads. Many rows go through BLAS on dequantised panels, few rows through
  * the row kernels on the blocks as they are. Returns 0, or -1 out of memory. */

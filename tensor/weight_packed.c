@@ -23,9 +23,11 @@ struct run {
     const struct packed_kernels *k;
     const float *x;
     int ldx, n_rows, n_in;
-    struct packed_rows rows;
-    uint16_t *wide;   /* bulk: what bulk_row makes of the rows; else NULL */
-    uint8_t *scratch; /* bulk: [threads, BULK_SCRATCH_BYTES] */
+    int n_alone;             /* bulk: rows of answers, the first ones; else all */
+    struct packed_rows rows; /* the first n_alone as bytes, where weights are integers */
+    uint16_t *wide;          /* bulk: what bulk_row makes of the rows; else NULL */
+    int n_parts;             /* bulk: bf16 numbers in an activation; else 0 */
+    uint8_t *scratch;        /* bulk: [threads, BULK_SCRATCH_BYTES] */
     atomic_int next;
     int n_units;
 };
@@ -42,7 +44,7 @@ static void round_rows(void *ctx, int ith, int nth)
     struct run *r = ctx;
     int begin;
     int end;
-    pool_slice(r->n_rows, 1, ith, nth, &begin, &end);
+    pool_slice(r->n_alone, 1, ith, nth, &begin, &end);
     for (int i = begin; i < end; i++) {
         r->k->round_row(r->x + (size_t)i * (size_t)r->ldx, r->n_in, &r->rows, i);
     }
@@ -51,15 +53,17 @@ static void round_rows(void *ctx, int ith, int nth)
 static void widen_rows(void *ctx, int ith, int nth)
 {
     struct run *r = ctx;
+    int n_rows = r->n_rows - r->n_alone;
+    const float *x = r->x + (size_t)r->n_alone * (size_t)r->ldx;
     int begin;
     int end;
-    pool_slice(padded(r->n_rows), 1, ith, nth, &begin, &end);
+    pool_slice(padded(n_rows), 1, ith, nth, &begin, &end);
     for (int i = begin; i < end; i++) {
-        if (i < r->n_rows) {
-            r->k->bulk_row(r->x + (size_t)i * (size_t)r->ldx, r->n_in, r->wide, i,
-                           r->rows.n_blocks);
+        if (i < n_rows) {
+            r->k->bulk_row(x + (size_t)i * (size_t)r->ldx, r->n_in, r->wide, i, r->rows.n_blocks,
+                           r->n_parts);
         } else {
-            r->k->bulk_row(r->x, 0, r->wide, i, r->rows.n_blocks);
+            r->k->bulk_row(r->x, 0, r->wide, i, r->rows.n_blocks, r->n_parts);
         }
     }
 }
@@ -69,6 +73,19 @@ static int units_of(const struct weight *w)
     return (w->packed.n_panels + UNIT_PANELS - 1) / UNIT_PANELS;
 }
 
+/* The first n_alone rows times panels [begin, end) of weight i. */
+static void multiply_alone(const struct run *r, int i, int begin, int end)
+{
+    const struct packed_product *p = r->p;
+    const struct weight *w = p->w[i];
+    if (packed_is_integer(&w->packed)) {
+        r->k->multiply(&w->packed, begin, end, &r->rows, w->bias, p->y[i], p->ldy[i]);
+    } else {
+        r->k->multiply_halves(&w->packed, begin, end, r->x, r->ldx, r->n_alone, w->bias, p->y[i],
+                              p->ldy[i]);
+    }
+}
+
 static void multiply_unit(const struct run *r, int unit)
 {
     const struct packed_product *p = r->p;
@@ -76,16 +93,10 @@ static void multiply_unit(const struct run *r, int unit)
     while (unit >= units_of(p->w[i])) {
         unit -= units_of(p->w[i++]);
     }
-    const struct weight *w = p->w[i];
+    int n_panels = p->w[i]->packed.n_panels;
     int begin = unit * UNIT_PANELS;
     int end = begin + UNIT_PANELS;
-    end = end < w->packed.n_panels ? end : w->packed.n_panels;
-    if (packed_is_integer(&w->packed)) {
-        r->k->multiply(&w->packed, begin, end, &r->rows, w->bias, p->y[i], p->ldy[i]);
-    } else {
-        r->k->multiply_halves(&w->packed, begin, end, r->x, r->ldx, r->n_rows, w->bias, p->y[i],
-                              p->ldy[i]);
-    }
+    multiply_alone(r, i, begin, end < n_panels ? end : n_panels);
 }
 
 static void multiply_units(void *ctx, int ith, int nth)
@@ -102,6 +113,24 @@ static void multiply_units(void *ctx, int ith, int nth)
     }
 }
 
+/* Panels [begin, end) of weight i. Rows of answers come first, a group of panels at a time:
+ * the rows in bulk find its weights in the cache. */
+static void multiply_both(const struct run *r, int i, int begin, int end, void *scratch)
+{
+    const struct packed_product *p = r->p;
+    const struct weight *w = p->w[i];
+    float *bulk_y = p->y[i] + (size_t)r->n_alone * (size_t)p->ldy[i];
+    int step = r->n_alone > 0 ? BULK_GROUP : end - begin;
+    for (int n; begin < end; begin += n) {
+        n = end - begin < step ? end - begin : step;
+        if (r->n_alone > 0) {
+            multiply_alone(r, i, begin, begin + n);
+        }
+        r->k->bulk_multiply(&w->packed, begin, begin + n, r->wide, r->n_rows - r->n_alone, w->bias,
+                            bulk_y, p->ldy[i], scratch);
+    }
+}
+
 /* Bulk kernels gain from panels side by side, so each thread gets one stretch of them. */
 static void multiply_bulk(void *ctx, int ith, int nth)
 {
@@ -115,52 +144,51 @@ static void multiply_bulk(void *ctx, int ith, int nth)
     int end;
     pool_slice(n_panels, 1, ith, nth, &begin, &end);
     for (int i = 0; i < p->n_weights && end > 0; i++) {
-        const struct weight *w = p->w[i];
-        int n = w->packed.n_panels;
+        int n = p->w[i]->packed.n_panels;
         if (begin < n) {
-            r->k->bulk_multiply(&w->packed, begin > 0 ? begin : 0, end < n ? end : n, r->wide,
-                                r->n_rows, w->bias, p->y[i], p->ldy[i],
-                                r->scratch + (size_t)ith * BULK_SCRATCH_BYTES);
+            multiply_both(r, i, begin > 0 ? begin : 0, end < n ? end : n,
+                          r->scratch + (size_t)ith * BULK_SCRATCH_BYTES);
         }
         begin -= n;
         end -= n;
     }
 }
 
-/* One piece of memory for what the rows become. */
-static void *make_room(struct run *r, int n_threads, bool bulk, struct err *e)
+/* One piece of memory for what the rows become: scratch and rows in bulk, rows as bytes. */
+static void *make_room(struct run *r, int n_threads, bool has_integers, struct err *e)
 {
-    size_t width = (size_t)r->rows.n_blocks * BULK_PARTS * PACKED_BLOCK;
-    size_t n_rows = (size_t)r->n_rows;
-    size_t scratch_bytes = 0;
-    if (bulk || r->n_rows > PACKED_GROUP) {
-        n_rows = (size_t)padded(r->n_rows);
+    size_t n_blocks = (size_t)r->rows.n_blocks;
+    size_t scratch_bytes = r->n_parts > 0 ? (size_t)n_threads * BULK_SCRATCH_BYTES : 0;
+    size_t n_bulk = (size_t)padded(r->n_rows - r->n_alone);
+    size_t n_bytes = has_integers ? (size_t)r->n_alone : 0;
+    if (r->n_alone > PACKED_GROUP && has_integers) {
+        n_bytes = (size_t)padded(r->n_alone);
     }
-    if (bulk) {
-        scratch_bytes = (size_t)n_threads * BULK_SCRATCH_BYTES;
-    }
-    size_t row_bytes = bulk ? width * sizeof *r->wide : (size_t)r->rows.n_blocks * BLOCK_BYTES;
+    size_t bulk_bytes;
+    size_t row_bytes;
     size_t bytes;
-    if (!ck_mul(n_rows, row_bytes, &bytes) || !ck_add(bytes, scratch_bytes, &bytes)) {
+    if (!ck_mul(n_bulk, n_blocks * (size_t)r->n_parts * PACKED_BLOCK * sizeof *r->wide,
+                &bulk_bytes) ||
+        !ck_mul(n_bytes, n_blocks * BLOCK_BYTES, &row_bytes) ||
+        !ck_add(bulk_bytes, row_bytes, &bytes) || !ck_add(bytes, scratch_bytes, &bytes)) {
         err_set(e, ERR_TOO_LARGE, "%d rows of %d columns do not fit into memory", r->n_rows,
                 r->n_in);
         return NULL;
     }
-    uint8_t *memory = mem_alloc_aligned(bytes, 1);
+    uint8_t *memory = mem_alloc_aligned(bytes > 0 ? bytes : 1, 1);
     if (!memory) {
         err_no_memory(e, bytes);
         return NULL;
     }
-    if (bulk) {
+    if (r->n_parts > 0) {
         r->scratch = memory;
         r->wide = (uint16_t *)(void *)(memory + scratch_bytes);
-        return memory;
     }
-    size_t n_blocks = n_rows * (size_t)r->rows.n_blocks;
-    r->rows.q = (int8_t *)(void *)memory;
-    r->rows.scale = (float *)(void *)(memory + n_blocks * PACKED_ROW_BLOCK);
-    r->rows.scaled_sum = r->rows.scale + n_blocks;
-    r->rows.offset = (int32_t *)(void *)(r->rows.scaled_sum + n_blocks);
+    uint8_t *rows = memory + scratch_bytes + bulk_bytes;
+    r->rows.q = (int8_t *)(void *)rows;
+    r->rows.scale = (float *)(void *)(rows + n_bytes * n_blocks * PACKED_ROW_BLOCK);
+    r->rows.scaled_sum = r->rows.scale + n_bytes * n_blocks;
+    r->rows.offset = (int32_t *)(void *)(r->rows.scaled_sum + n_bytes * n_blocks);
     return memory;
 }
 
@@ -172,6 +200,21 @@ static bool any_integer(const struct packed_product *p)
         }
     }
     return false;
+}
+
+/* How many bf16 numbers an activation must be for all weights; 0: they do not agree, or
+ * one number is too coarse for one of them. */
+static int bulk_parts(const struct packed_product *p)
+{
+    int n_parts = packed_bulk_parts(&p->w[0]->packed);
+    for (int i = 0; i < p->n_weights; i++) {
+        const struct weight *w = p->w[i];
+        bool is_coarse = packed_is_integer(&w->packed) && w->is_sensitive;
+        if (is_coarse || packed_bulk_parts(&w->packed) != n_parts) {
+            return 0;
+        }
+    }
+    return n_parts;
 }
 
 int packed_matmul(const struct packed_product *p, const float *x, int ldx, int n_rows,
@@ -190,19 +233,22 @@ int packed_matmul(const struct packed_product *p, const float *x, int ldx, int n
     for (int i = 0; i < p->n_weights; i++) {
         r.n_units += units_of(p->w[i]);
     }
-    bool bulk = c->bulk && r.k->bulk_multiply && !any_integer(p);
-    void *memory = make_room(&r, pool_size(c->pool), bulk, e);
+    r.n_parts = c->bulk && c->n_answer_rows < n_rows && r.k->bulk_multiply ? bulk_parts(p) : 0;
+    r.n_alone = r.n_parts > 0 ? c->n_answer_rows : n_rows;
+    r.rows.n_rows = r.n_alone;
+    r.rows.group = packed_group(r.n_alone);
+    void *memory = make_room(&r, pool_size(c->pool), any_integer(p), e);
     if (!memory) {
         return -1;
     }
     struct pool *few = n_rows >= POOL_ROWS ? c->pool : NULL;
+    if (any_integer(p) && r.n_alone > 0) {
+        pool_run(few, round_rows, &r);
+    }
     if (r.wide) {
         pool_run(few, widen_rows, &r);
         pool_run(c->pool, multiply_bulk, &r);
     } else {
-        if (any_integer(p)) {
-            pool_run(few, round_rows, &r);
-        }
         pool_run(c->pool, multiply_units, &r);
     }
     mem_free(memory);

@@ -142,6 +142,15 @@ void projector_shuffle(const struct projector *p, const float *x, int n_side, in
     }
 }
 
+bool projector_is_exact(const struct projector *p, int n_rows)
+{
+    bool exact = true;
+    for (int i = 0; i < p->n_linear; i++) {
+        exact &= weight_is_exact(&p->linear[i], n_rows);
+    }
+    return exact;
+}
+
 static int two_linears(const struct projector *p, const float *x, int n_rows, float *y,
                        const struct compute *c, struct arena *scratch, struct err *e)
 {

@@ -57,6 +57,8 @@ int projector_rows(const struct projector *p, int n_side);
 /* x [n_side * n_side, n_embd] in raster order -> y [projector_rows, n_embd * s * s]:
  * y[Y, X][(dy s + dx) n_embd + c] = x[Y s + dy, X s + dx][c], zero beyond the grid. */
 void projector_shuffle(const struct projector *p, const float *x, int n_side, int n_embd, float *y);
+/* Whether a row of n_rows has the bits that it has among others. */
+bool projector_is_exact(const struct projector *p, int n_rows);
 /* x [n_rows, n_in] -> y [n_rows, n_out]; x is overwritten. */
 int projector_apply(const struct projector *p, float *x, int n_rows, float *y,
                     const struct compute *c, struct arena *scratch, struct err *e);

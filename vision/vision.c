@@ -159,78 +159,160 @@ static void describe(struct rows *out, int n, const int32_t *owner, int n_source
     out->n_source = n_source;
 }
 
-/* The tower's rows, each by itself, through the projector. */
-static int project_rows(const struct vision *v, const struct rows *r, const struct compute *c,
-                        struct arena *a, struct arena *scratch, struct rows *out, struct err *e)
+/* What the projector reads of all pictures, and what it makes of it. */
+struct projection {
+    const struct vision *v;
+    struct arena *scratch;
+    float *in;      /* [n, projector.n_in] */
+    float *out;     /* [n, projector.n_out] */
+    int32_t *to;    /* [rows of a picture] for raster_order */
+    int32_t *owner; /* [n_patches] of one picture */
+    int n;
+};
+
+static int make_room(struct projection *p, size_t n_rows, struct err *e)
 {
-    int n_class = v->tower.class_token != NULL;
-    int n_patches = v->info.n_patches;
-    size_t width = (size_t)v->info.n_embd;
-    int32_t *to = arena_alloc(scratch, (size_t)r->n, sizeof *to);
-    int32_t *owner = arena_alloc(scratch, (size_t)n_patches, sizeof *owner);
-    float *sorted = arena_alloc(scratch, (size_t)r->n * width, sizeof *sorted);
-    if (!to || !owner || !sorted) {
-        return err_no_memory(e, (size_t)r->n * width * sizeof *sorted);
-    }
-    int n = raster_order(r, n_class, to);
+    const struct vision *v = p->v;
+    size_t n_in = (size_t)v->projector.n_in;
+    size_t n_out = (size_t)v->projector.n_out;
+    p->in = arena_alloc(p->scratch, n_rows * n_in, sizeof *p->in);
+    p->out = arena_alloc(p->scratch, n_rows * n_out, sizeof *p->out);
+    p->to = arena_alloc(p->scratch, (size_t)v->info.n_patches + 1, sizeof *p->to);
+    p->owner = arena_alloc(p->scratch, (size_t)v->info.n_patches, sizeof *p->owner);
+    return p->in && p->out && p->to && p->owner
+               ? 0
+               : err_no_memory(e, n_rows * (n_in + n_out) * sizeof *p->in);
+}
+
+/* The tower's rows, each by itself. Returns their number. */
+static int gather_rows(struct projection *p, const struct rows *r, float *to)
+{
+    int n_class = p->v->tower.class_token != NULL;
+    size_t width = (size_t)p->v->info.n_embd;
+    int n = raster_order(r, n_class, p->to);
     for (int i = 0; i < r->n; i++) {
-        if (to[i] >= 0) {
-            memcpy(sorted + (size_t)to[i] * width, r->x + (size_t)i * width,
-                   width * sizeof *sorted);
+        if (p->to[i] >= 0) {
+            memcpy(to + (size_t)p->to[i] * width, r->x + (size_t)i * width, width * sizeof *to);
         }
     }
-    for (int s = 0; s < n_patches; s++) {
-        owner[s] = to[r->owner[s + n_class]];
+    for (int s = 0; s < p->v->info.n_patches; s++) {
+        p->owner[s] = p->to[r->owner[s + n_class]];
     }
-    if (rows_init(out, a, n_patches, v->info.n_embd_out, ROW_IMAGE, 0, e)) {
-        return -1;
-    }
-    describe(out, n, owner, n_patches);
-    return projector_apply(&v->projector, sorted, n, out->x, c, scratch, e);
+    return n;
 }
 
 /* Blocks of s x s patches side by side: the grid is complete, nothing was merged. */
-static int project_blocks(const struct vision *v, const struct rows *r, const struct compute *c,
-                          struct arena *a, struct arena *scratch, struct rows *out, struct err *e)
+static int gather_blocks(struct projection *p, const struct rows *r, float *to)
 {
-    const struct projector *p = &v->projector;
+    const struct vision *v = p->v;
     int n_side = v->tower.params.n_side;
-    int s = p->scale_factor;
+    int s = v->projector.scale_factor;
     int side = (n_side + s - 1) / s;
     int n_class = v->tower.class_token != NULL;
-    size_t floats = (size_t)v->info.n_rows * (size_t)p->n_in;
-    float *blocks = arena_alloc(scratch, floats, sizeof *blocks);
-    int32_t *owner = arena_alloc(scratch, (size_t)v->info.n_patches, sizeof *owner);
-    if (!blocks || !owner) {
-        return err_no_memory(e, floats * sizeof *blocks);
-    }
-    projector_shuffle(p, r->x + (size_t)n_class * (size_t)v->info.n_embd, n_side, v->info.n_embd,
-                      blocks);
+    projector_shuffle(&v->projector, r->x + (size_t)n_class * (size_t)v->info.n_embd, n_side,
+                      v->info.n_embd, to);
     for (int i = 0; i < v->info.n_patches; i++) {
-        owner[i] = i / n_side / s * side + i % n_side / s;
+        p->owner[i] = i / n_side / s * side + i % n_side / s;
     }
+    return v->info.n_rows;
+}
+
+/* What the projector reads of this picture, behind what it reads of those before; *out gets
+ * everything but x. */
+static int gather(struct projection *p, const struct rows *r, struct arena *a, struct rows *out,
+                  struct err *e)
+{
+    const struct vision *v = p->v;
+    float *to = p->in + (size_t)p->n * (size_t)v->projector.n_in;
+    int n = v->info.merge_in_tower ? gather_rows(p, r, to) : gather_blocks(p, r, to);
     if (rows_init(out, a, v->info.n_patches, v->info.n_embd_out, ROW_IMAGE, 0, e)) {
         return -1;
     }
-    describe(out, v->info.n_rows, owner, v->info.n_patches);
-    return projector_apply(p, blocks, v->info.n_rows, out->x, c, scratch, e);
+    describe(out, n, p->owner, v->info.n_patches);
+    p->n += n;
+    return 0;
 }
 
-int vision_encode(const struct vision *v, const float *pixels, const struct stage_hook *hook,
-                  const struct compute *compute, struct arena *a, struct arena *scratch,
-                  struct rows *out, struct err *e)
+/* All rows at once, or those of each picture where company would change their bits. */
+static int project(struct projection *p, const struct rows *rows, int n, const struct compute *c,
+                   struct err *e)
+{
+    const struct projector *projector = &p->v->projector;
+    if (n == 1 || projector_is_exact(projector, p->n)) {
+        return projector_apply(projector, p->in, p->n, p->out, c, p->scratch, e);
+    }
+    float *in = p->in;
+    float *out = p->out;
+    for (int i = 0; i < n; i++) {
+        if (projector_apply(projector, in, rows[i].n, out, c, p->scratch, e)) {
+            return -1;
+        }
+        in += (size_t)rows[i].n * (size_t)projector->n_in;
+        out += (size_t)rows[i].n * (size_t)projector->n_out;
+    }
+    return 0;
+}
+
+/* From the tower's rows to those of the language model. */
+static int finish(const struct vision *v, const struct vit_picture *tower,
+                  const struct vision_picture *pictures, int n, const struct compute *c,
+                  struct arena *scratch, struct err *e)
+{
+    struct projection p = {.v = v, .scratch = scratch};
+    struct rows rows[VISION_MAX_PICTURES];
+    size_t n_rows = 0;
+    for (int i = 0; i < n; i++) {
+        n_rows += (size_t)(v->info.merge_in_tower ? tower[i].rows.n : v->info.n_rows);
+    }
+    if (make_room(&p, n_rows, e)) {
+        return -1;
+    }
+    for (int i = 0; i < n; i++) {
+        if (gather(&p, &tower[i].rows, pictures[i].arena, &rows[i], e)) {
+            return -1;
+        }
+    }
+    if (project(&p, rows, n, c, e)) {
+        return -1;
+    }
+    const float *from = p.out;
+    for (int i = 0; i < n; i++) {
+        size_t count = (size_t)rows[i].n * (size_t)rows[i].n_embd;
+        memcpy(rows[i].x, from, count * sizeof *from);
+        from += count;
+        *pictures[i].rows = rows[i];
+    }
+    return 0;
+}
+
+int vision_encode(const struct vision *v, const struct vision_picture *pictures, int n,
+                  const struct compute *compute, struct arena *scratch, struct err *e)
 {
     struct compute bulk = *compute;
     bulk.bulk = true;
-    const struct compute *c = &bulk;
+    struct vit_picture tower[VISION_MAX_PICTURES];
+    if (n < 1 || n > VISION_MAX_PICTURES) {
+        return err_set(e, ERR_INTERNAL, "a pass of %d pictures; 1 to %d are possible", n,
+                       VISION_MAX_PICTURES);
+    }
+    for (int i = 0; i < n; i++) {
+        tower[i] = (struct vit_picture){.pixels = pictures[i].pixels,
+                                        .hook = v->info.merge_in_tower ? pictures[i].hook : NULL};
+    }
     struct arena_mark mark = arena_mark(scratch);
-    struct rows r;
-    bool each = v->info.merge_in_tower;
-    int result = vit_encode(&v->tower, pixels, each ? hook : NULL, c, scratch, &r, e);
+    int result = vit_encode(&v->tower, tower, n, &bulk, scratch, e);
     if (result == 0) {
-        result = each ? project_rows(v, &r, c, a, scratch, out, e)
-                      : project_blocks(v, &r, c, a, scratch, out, e);
+        result = finish(v, tower, pictures, n, &bulk, scratch, e);
     }
     arena_rewind(scratch, mark);
     return result;
+}
+
+int vision_pictures_in(const struct vision *v, size_t bytes)
+{
+    const struct projector *p = &v->projector;
+    size_t floats = (size_t)p->n_in + 2 * (size_t)p->n_out; /* and what is between two linears */
+    size_t each = vit_picture_bytes(&v->tower) + (size_t)v->info.n_patches * floats * sizeof(float);
+    size_t n = bytes / each;
+    return n < 1 ? 1 : n > VISION_MAX_PICTURES ? VISION_MAX_PICTURES : (int)n;
 }

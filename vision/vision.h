@@ -39,13 +39,27 @@ const struct vision_info *vision_info(const struct vision *v);
 int vision_preprocess(const struct vision *v, const struct image *im, struct arena *a,
                       float **pixels, struct err *e);
 
-/* One picture through tower and projector. hook (may be NULL) runs between attention
- * and MLP of each block on the patch rows; metric = keys averaged over heads.
- * The class token is row 0 of what the hook sees, ROW_PROTECTED. out: rows in raster
- * order of their first patch, position = that patch's index, class token left out,
- * owner over the n_patches patches. Memory of out from `a`; scratch is rewound. */
-int vision_encode(const struct vision *v, const float *pixels, const struct stage_hook *hook,
-                  const struct compute *c, struct arena *a, struct arena *scratch, struct rows *out,
-                  struct err *e);
+#define VISION_MAX_PICTURES 16 /* in one pass */
+
+/* One picture of a pass. */
+struct vision_picture {
+    const float *pixels; /* from vision_preprocess */
+    /* Runs between attention and MLP of each block on the patch rows; metric = keys
+     * averaged over heads. The class token is row 0 of what it sees, ROW_PROTECTED. NULL:
+     * nothing merges. */
+    const struct stage_hook *hook;
+    struct arena *arena; /* memory of `rows` */
+    /* Out: rows in raster order of their first patch, position = that patch's index, class
+     * token left out, owner over the n_patches patches. */
+    struct rows *rows;
+};
+
+/* n pictures, 1..VISION_MAX_PICTURES, through tower and projector: products run over the
+ * rows of all of them, attention and merging over each by itself. A picture's rows have the
+ * same bits alone and in any company. Scratch is rewound; on failure no rows are set. */
+int vision_encode(const struct vision *v, const struct vision_picture *pictures, int n,
+                  const struct compute *c, struct arena *scratch, struct err *e);
+/* Pictures whose pass takes no more scratch memory than this: 1..VISION_MAX_PICTURES. */
+int vision_pictures_in(const struct vision *v, size_t bytes);
 
 #endif

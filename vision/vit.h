@@ -46,16 +46,34 @@ void vit_close(struct vit *v);
  * reads pixels, stays fp32. */
 int vit_pack(struct vit *v, const struct compute *c, struct err *e);
 
-/* pixels [3, image_size, image_size] -> rows after the last norm, the class token (if the
- * tower has one) among them, in the order that merging left. Sources: class token 0, then
- * patches. Rows live in `scratch`. */
-int vit_encode(const struct vit *v, const float *pixels, const struct stage_hook *hook,
-               const struct compute *c, struct arena *scratch, struct rows *out, struct err *e);
+/* One picture of a pass. */
+struct vit_picture {
+    const float *pixels;           /* [3, image_size, image_size] */
+    const struct stage_hook *hook; /* NULL: nothing merges */
+    /* Out: the rows after the last norm, the class token (if the tower has one) among them,
+     * in the order that merging left. Sources: class token 0, then patches. In `scratch`;
+     * the x of the next picture begins where this one's ends. */
+    struct rows rows;
+};
 
-/* softmax(q k^T / sqrt(head_dim) + bias) v for n rows of n_head heads; q, k, v, out
- * [n, n_head * head_dim]; bias [n] is added to every query's logits, NULL = none. */
-int vit_attention(const float *q, const float *k, const float *v, const float *bias, int n,
-                  int n_head, int head_dim, float *out, const struct compute *c,
+/* Several pictures at once: products run over the rows of all of them, attention and
+ * merging over each by itself. A picture's rows have the same bits alone and in any
+ * company. n >= 1. */
+int vit_encode(const struct vit *v, struct vit_picture *pictures, int n, const struct compute *c,
+               struct arena *scratch, struct err *e);
+/* Scratch memory that every picture of a pass takes, the products' included. */
+size_t vit_picture_bytes(const struct vit *v);
+
+/* Rows that attend to each other and to no others. */
+struct vit_part {
+    int n;
+    const float *bias; /* [n] is added to every query's logits; NULL = none */
+};
+
+/* softmax(q k^T / sqrt(head_dim) + bias) v in each part, with n_head heads; q, k, v, out
+ * [rows of all parts, n_head * head_dim]. */
+int vit_attention(const float *q, const float *k, const float *v, const struct vit_part *parts,
+                  int n_parts, int n_head, int head_dim, float *out, const struct compute *c,
                   struct arena *scratch, struct err *e);
 
 #endif

@@ -1,5 +1,5 @@
 /* Attention without mask (tensor/attend.h): a unit of work is one head and some queries
- * over all keys. Units depend on nothing but the shape. */
+ * over all keys of their part. Units depend on nothing but the shape. */
 #include "tensor/attend.h"
 #include "tensor/vector_ops.h"
 #include "vision/vit.h"
@@ -8,11 +8,13 @@
 #include <stdatomic.h>
 
 struct attention {
-    const float *q, *k, *v, *bias;
+    const float *q, *k, *v;
+    const struct vit_part *parts;
     float *out;
-    int n, n_head, head_dim;
+    int n_head, head_dim;
     struct attend *tiles; /* [threads] */
-    atomic_int next;      /* unit: queries first, so that the last, small ones come last */
+    int n_units;
+    atomic_int next; /* unit: part by part, queries first, so that small ones come last */
 };
 
 static void load_queries(const struct attention *a, struct attend *t, size_t at, int n)
@@ -28,19 +30,26 @@ static void load_queries(const struct attention *a, struct attend *t, size_t at,
     }
 }
 
-static void attend_unit(const struct attention *a, struct attend *t, int unit)
+static int units_of(const struct attention *a, const struct vit_part *part)
+{
+    return (part->n + ATTEND_ROWS - 1) / ATTEND_ROWS * a->n_head;
+}
+
+/* Unit `unit` of a part whose first row is row `begin` of all. */
+static void attend_unit(const struct attention *a, struct attend *t, const struct vit_part *part,
+                        size_t begin, int unit)
 {
     size_t width = (size_t)a->n_head * (size_t)a->head_dim;
-    size_t head = (size_t)(unit % a->n_head) * (size_t)a->head_dim;
+    size_t head = begin * width + (size_t)(unit % a->n_head) * (size_t)a->head_dim;
     int query = unit / a->n_head * ATTEND_ROWS;
-    int rows = a->n - query < ATTEND_ROWS ? a->n - query : ATTEND_ROWS;
+    int rows = part->n - query < ATTEND_ROWS ? part->n - query : ATTEND_ROWS;
     size_t at = (size_t)query * width + head;
     load_queries(a, t, at, rows);
     attend_begin(t, rows);
-    for (int first = 0; first < a->n; first += ATTEND_KEYS) {
-        int n = a->n - first < ATTEND_KEYS ? a->n - first : ATTEND_KEYS;
+    for (int first = 0; first < part->n; first += ATTEND_KEYS) {
+        int n = part->n - first < ATTEND_KEYS ? part->n - first : ATTEND_KEYS;
         size_t key = (size_t)first * width + head;
-        struct attend_terms terms = {.bias = a->bias ? a->bias + first : NULL};
+        struct attend_terms terms = {.bias = part->bias ? part->bias + first : NULL};
         attend_load_f32(t, 0, a->k + key, a->v + key, width, n);
         for (int r = 0; r < rows; r++) {
             t->visible[r] = n;
@@ -56,19 +65,24 @@ static void attend_unit(const struct attention *a, struct attend *t, int unit)
 static void worker(void *ctx, int ith, int nth)
 {
     struct attention *a = ctx;
-    int n_units = (a->n + ATTEND_ROWS - 1) / ATTEND_ROWS * a->n_head;
     (void)nth;
     for (;;) {
         int unit = atomic_fetch_add_explicit(&a->next, 1, memory_order_relaxed);
-        if (unit >= n_units) {
+        if (unit >= a->n_units) {
             return;
         }
-        attend_unit(a, &a->tiles[ith], unit);
+        const struct vit_part *part = a->parts;
+        size_t begin = 0;
+        for (; unit >= units_of(a, part); part++) {
+            unit -= units_of(a, part);
+            begin += (size_t)part->n;
+        }
+        attend_unit(a, &a->tiles[ith], part, begin, unit);
     }
 }
 
-int vit_attention(const float *q, const float *k, const float *v, const float *bias, int n,
-                  int n_head, int head_dim, float *out, const struct compute *c,
+int vit_attention(const float *q, const float *k, const float *v, const struct vit_part *parts,
+                  int n_parts, int n_head, int head_dim, float *out, const struct compute *c,
                   struct arena *scratch, struct err *e)
 {
     int n_threads = pool_size(c->pool);
@@ -77,9 +91,8 @@ int vit_attention(const float *q, const float *k, const float *v, const float *b
         .q = q,
         .k = k,
         .v = v,
-        .bias = bias,
+        .parts = parts,
         .out = out,
-        .n = n,
         .n_head = n_head,
         .head_dim = head_dim,
         .tiles = arena_zalloc(scratch, (size_t)n_threads, sizeof *a.tiles),
@@ -89,6 +102,9 @@ int vit_attention(const float *q, const float *k, const float *v, const float *b
             arena_rewind(scratch, mark);
             return err_set(e, ERR_NO_MEMORY, "no scratch memory left for attention");
         }
+    }
+    for (int i = 0; i < n_parts; i++) {
+        a.n_units += units_of(&a, &parts[i]);
     }
     pool_run(c->pool, worker, &a);
     arena_rewind(scratch, mark);

@@ -3,6 +3,7 @@ one line that says what and where, and an exit status, never with a signal."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import tempfile
 from pathlib import Path
@@ -35,6 +36,8 @@ REFUSED: list[tuple[list[str], int, str]] = [
     (["serv"], 2, "did you mean 'serve'?"),
     (["run", *TINY_ARGS, "--image", NO, "x"], 1, f"cannot open {NO}"),
     (["inspect", NO], 1, f"{NO}: cannot open it"),
+    (["bench", "x"], 2, "'x' is no flag"),
+    (["bench", *TINY_ARGS, "--rows", "7x"], 2, "'7x' is not a length"),
 ]
 
 
@@ -85,9 +88,23 @@ def out_of_memory() -> None:
         check(got.returncode == 0 or got.stderr.startswith(b"tamp"), f"{n}: {got.stderr[:200]!r}")
 
 
+def bench() -> None:
+    """Every case once, as JSON: the rows asked for, and numbers that can be."""
+    sizes = ["--rows", "200", "--context", "150", "--tokens", "4"]
+    got = tamp(["bench", *TINY_ARGS, *sizes, "--runs", "2", "--json"])
+    check(got.returncode == 0, got.stderr[:300])
+    lines = [json.loads(line) for line in got.stdout.splitlines()]
+    check([x["case"] for x in lines] == ["prompt", "answer"], got.stdout[:300])
+    # Whole words of several tokens each: not always exactly as many rows.
+    check(all(abs(x["rows"] - n) < 8 for x, n in zip(lines, (200, 150))), got.stdout[:300])
+    for x in lines:
+        check(0 < x["least"] <= x["median"] <= x["most"] and x["runs"] == 2, str(x))
+
+
 def main() -> None:
     need_models()
     cases = Cases()
+    cases.run("bench", bench)
     for arguments, status, part in REFUSED:
         name = " ".join(Path(a).name if "/" in a else a for a in arguments)
         cases.run(name, lambda a=arguments, s=status, p=part: refused(a, s, p))

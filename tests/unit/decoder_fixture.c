@@ -207,7 +207,8 @@ void fixture_ids(struct fixture *f, struct kv_cache *kv, const token_id *ids, in
 {
     struct rows rows = fixture_rows(f, ids, n, kv->n_positions);
     fixture_run(
-        f, (struct decoder_slice){.kv = kv, .rows = &rows, .all_logits = all, .logits = logits});
+        f, (struct decoder_slice){
+               .kv = kv, .rows = &rows, .is_prompt = n > 1, .all_logits = all, .logits = logits});
     kv->n_positions += n;
 }
 

@@ -39,7 +39,7 @@ static float *floats(size_t n, struct rng *r)
 static void setup_init(struct setup *s, struct rng *r)
 {
     struct err e = ERR_INIT;
-    struct kv_shape shape = {1, s->shape.n_head_kv, s->shape.head_dim};
+    struct kv_shape shape = {1, s->shape.n_head_kv, s->shape.head_dim, KV_F16};
     size_t width = (size_t)s->shape.n_head * (size_t)s->shape.head_dim;
     CHECK_OK(kv_init(&s->kv, &shape, NULL, 0, s->n_keys + 3, &e), e);
     struct kv_group *g = &s->kv.group[0];

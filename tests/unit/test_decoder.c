@@ -409,7 +409,7 @@ TEST(decoder_out_of_memory, "every failing allocation of a pass is an error and 
     for (long n = 1; failed; n++) {
         struct err e = ERR_INIT;
         struct rows rows = fixture_rows(&t.f, t.ids + 10, 40, 10);
-        struct decoder_slice slice = {.kv = &kv, .rows = &rows, .logits = got};
+        struct decoder_slice slice = {.kv = &kv, .rows = &rows, .is_prompt = true, .logits = got};
         alloc_fail_at(n);
         failed = decoder_run(t.f.d, &slice, 1, &t.f.compute, &t.f.scratch, &e) != 0;
         alloc_fail_at(0);

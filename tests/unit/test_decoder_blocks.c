@@ -23,7 +23,8 @@ static void run_chunks(struct tiny *t, struct kv_cache *kv, float *x, int first,
         if (first > 0) {
             memcpy(rows.x, x + (size_t)at * width, (size_t)n * width * sizeof *x);
         }
-        struct decoder_slice slice = {.kv = kv, .rows = &rows, .logits = last ? logits : NULL};
+        struct decoder_slice slice = {
+            .kv = kv, .rows = &rows, .is_prompt = true, .logits = last ? logits : NULL};
         CHECK_OK(
             decoder_run_blocks(t->f.d, first, end, &slice, 1, &t->f.compute, &t->f.scratch, &e), e);
         memcpy(x + (size_t)at * width, rows.x, (size_t)n * width * sizeof *x);

@@ -60,6 +60,66 @@ TEST(engine_same_beside_others, "greedy text is the same alone and beside three 
     engine_close(en);
 }
 
+/* Rows that the longest step of a prompt took while an answer was running beside it. */
+static int longest_step(double itl_target_ms, const char *plan_method)
+{
+    const struct engine_params p = {.model_path = TINY,
+                                    .chat_template = "chatml",
+                                    .n_parallel = 2,
+                                    .max_queue = 4,
+                                    .n_threads = 1,
+                                    .itl_target_ms = itl_target_ms};
+    struct engine *en = open_engine(&p);
+    struct question answer;
+    struct question prompt;
+    struct err e = ERR_INIT;
+    struct job_event ev;
+    char text[400];
+    memset(text, 'x', sizeof text);
+    for (size_t i = 0; i < sizeof text; i += 7) {
+        text[i] = ' ';
+    }
+    text[sizeof text - 1] = '\0';
+    ask(&answer, "hello", "off", 450);
+    answer.request.gen.n_choices = 16; /* outlives the prompt */
+    ask(&prompt, text, "off", 1);
+    if (plan_method) {
+        CHECK_OK(plan_set_method(&prompt.request.plan, MODALITY_LM, plan_method, &e), e);
+        CHECK_OK(plan_set_number(&prompt.request.plan, MODALITY_LM, "cutoff", 1, &e), e);
+    }
+    struct job *a = submit(en, &answer);
+    do { /* its first token */
+        CHECK(job_wait(a, 60000));
+        job_next(a, &ev);
+    } while (ev.type != JOB_EVENT_TEXT);
+    struct job *j = submit(en, &prompt);
+    int done = 0;
+    int longest = 0;
+    do {
+        CHECK(job_wait(j, 60000));
+        job_next(j, &ev);
+        if (ev.type == JOB_EVENT_PROGRESS) {
+            longest = ev.prompt_done - done > longest ? ev.prompt_done - done : longest;
+            done = ev.prompt_done;
+        }
+    } while (ev.type != JOB_EVENT_END);
+    CHECK_INT(done, >, 200);
+    CHECK_INT(done, ==, job_result(j)->prompt_rows);
+    job_free(a);
+    job_free(j);
+    engine_close(en);
+    return longest;
+}
+
+TEST(engine_inter_token_target,
+     "beside an answer a prompt takes small steps, unless there is no target or no place to cut")
+{
+    CHECK_INT(longest_step(1e-6, NULL), ==, 16);
+    CHECK_INT(longest_step(60000, NULL), >, 200);
+    CHECK_INT(longest_step(0, NULL), >, 200);
+    CHECK_INT(longest_step(1e-6, "cosine"), >, 200); /* merges chunk by chunk */
+}
+
 TEST(engine_choices_and_seed, "n answers end one by one; the same seed gives the same text")
 {
     struct engine *en = open_tiny_engine(1, 4, 1);

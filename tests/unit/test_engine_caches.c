@@ -20,7 +20,7 @@ struct gallery {
     struct image_bytes pictures[2];
 };
 
-static void gallery_open(struct gallery *g, size_t image_cache_bytes)
+static void gallery_open(struct gallery *g, size_t image_cache_bytes, int n_parallel)
 {
     static const char *const names[] = {"picture_224.png", "picture_448.png"};
     struct tiny_clip clip = tiny_clip_default;
@@ -35,9 +35,9 @@ static void gallery_open(struct gallery *g, size_t image_cache_bytes)
     const struct engine_params p = {.model_path = TINY,
                                     .mmproj_path = g->mmproj,
                                     .chat_template = "chatml",
-                                    .n_parallel = 3,
+                                    .n_parallel = n_parallel,
                                     .max_queue = 64,
-                                    .max_images = 4,
+                                    .max_images = 6,
                                     .n_threads = 2,
                                     .image_cache_bytes = image_cache_bytes};
     g->en = open_engine(&p);
@@ -103,7 +103,7 @@ TEST(engine_image_cache, "a picture that comes again skips the tower and gives t
     struct gallery g;
     struct picture_question p;
     struct job_result r;
-    gallery_open(&g, MB);
+    gallery_open(&g, MB, 3);
     for (int i = 0; i < 2; i++) {
         ask_about(&p, &g.pictures[0], i ? "product_search" : "off");
         p.q.request.cache_prompt = false;
@@ -134,7 +134,7 @@ TEST(engine_image_cache_apart, "another picture, plan or scope finds nothing")
 {
     struct gallery g;
     struct picture_question p;
-    gallery_open(&g, MB);
+    gallery_open(&g, MB, 3);
     ask_about(&p, &g.pictures[0], "off");
     expect(&g, &p, 0, NULL);
     ask_about(&p, &g.pictures[1], "off");
@@ -157,7 +157,7 @@ TEST(engine_image_cache_crowd, "requests that run, leave and share pictures get 
     struct picture_question p[4];
     char *want[4];
     struct job_result r;
-    gallery_open(&g, 8192); /* room for one or two pictures: entries come and go */
+    gallery_open(&g, 8192, 3); /* room for one or two pictures: entries come and go */
     rng_init(&rng, test_seed());
     for (int i = 0; i < 4; i++) {
         ask_about(&p[i], &g.pictures[i % 2], i / 2 ? "product_search" : "off");
@@ -184,6 +184,110 @@ TEST(engine_image_cache_crowd, "requests that run, leave and share pictures get 
     }
     check_idle(g.en, submitted);
     for (int i = 0; i < 4; i++) {
+        mem_free(want[i]);
+    }
+    gallery_close(&g);
+}
+
+/* ---- several pictures in one pass ------------------------------------------------------ */
+
+/* Some pictures and a question: which[i] is a picture of the gallery. */
+struct album_question {
+    struct question q;
+    struct chat_part parts[7];
+    struct image_bytes pictures[6];
+};
+
+static void ask_about_album(struct album_question *p, const struct gallery *g, const int *which,
+                            int n, const char *profile)
+{
+    ask(&p->q, "what are these?", profile, 6);
+    for (int i = 0; i < n; i++) {
+        p->pictures[i] = g->pictures[which[i]];
+        p->parts[i] = (struct chat_part){.type = CHAT_PART_IMAGE, .image = i};
+    }
+    p->parts[n] = p->q.part;
+    p->q.message.parts = p->parts;
+    p->q.message.n_parts = n + 1;
+    p->q.request.chat.n_images = n;
+    p->q.request.images = p->pictures;
+}
+
+TEST(engine_album, "pictures of a request share a pass; equal ones go through the tower once")
+{
+    static const int which[6] = {0, 1, 0, 1, 1, 0};
+    struct gallery g;
+    struct album_question p;
+    struct job_result r;
+    struct engine_stats s;
+    gallery_open(&g, MB, 1);
+    ask_about_album(&p, &g, which, 6, "product_search");
+    char *want = bill_of(g.en, &p.q, &r); /* without a cache: six in one pass */
+    CHECK_INT(r.images_queried, ==, 0);
+    engine_stats(g.en, &s);
+    CHECK_INT(s.n_picture_passes, ==, 1);
+    CHECK_INT(s.n_pictures_encoded, ==, 6);
+    struct report uncached = r.report;
+    p.q.request.cache_prompt = true;
+    for (int round = 0; round < 2; round++) {
+        char *got = bill_of(g.en, &p.q, &r);
+        CHECK_STR(got, want);
+        CHECK_INT(r.images_queried, ==, 6);
+        CHECK_INT(r.images_cached, ==, round == 0 ? 4 : 6);
+        CHECK((r.vision_ms > 0) == (round == 0));
+        CHECK_INT(r.report.modality[MODALITY_IMAGE].rows_in, ==,
+                  uncached.modality[MODALITY_IMAGE].rows_in);
+        CHECK_INT(r.report.modality[MODALITY_IMAGE].rows_out, ==,
+                  uncached.modality[MODALITY_IMAGE].rows_out);
+        CHECK_INT(r.report.n_skipped, ==, uncached.n_skipped);
+        mem_free(got);
+    }
+    engine_stats(g.en, &s);
+    CHECK_INT(s.n_picture_passes, ==, 2);
+    CHECK_INT(s.n_pictures_encoded, ==, 8);
+    mem_free(want);
+    gallery_close(&g);
+}
+
+TEST(engine_albums_together,
+     "requests share passes: other plans beside them, some leave, same text")
+{
+    static const int which[3][3] = {{0, 1, 1}, {1, 0, 0}, {1, 1, 0}};
+    static const char *const plans[3] = {"off", "product_search", "balanced"};
+    struct gallery g;
+    struct rng rng;
+    struct album_question p[9];
+    char *want[9];
+    struct job_result r;
+    struct engine_stats s;
+    rng_init(&rng, test_seed());
+    gallery_open(&g, 0, 4);
+    for (int i = 0; i < 9; i++) {
+        ask_about_album(&p[i], &g, which[i / 3], 1 + i % 3, plans[i / 3]);
+        want[i] = bill_of(g.en, &p[i].q, &r);
+    }
+    engine_stats(g.en, &s);
+    CHECK_INT(s.n_picture_passes, ==, 9);
+    CHECK_INT(s.n_pictures_encoded, ==, 18);
+    uint64_t submitted = 9;
+    for (int round = 0; round < 12; round++) {
+        struct job *jobs[9];
+        for (int i = 0; i < 9; i++) {
+            jobs[i] = submit(g.en, &p[i].q);
+            submitted++;
+        }
+        for (int i = 0; i < 9; i++) {
+            struct buf text;
+            if (rng_below(&rng, 4)) {
+                CHECK_INT(read_all(jobs[i], &text), ==, JOB_EVENT_END);
+                CHECK_STR(buf_str(&text), want[i]);
+                buf_free(&text);
+            }
+            job_free(jobs[i]);
+        }
+    }
+    check_idle(g.en, submitted);
+    for (int i = 0; i < 9; i++) {
         mem_free(want[i]);
     }
     gallery_close(&g);

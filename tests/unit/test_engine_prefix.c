@@ -20,13 +20,14 @@
 
 /* ---- asking ---------------------------------------------------------------------------- */
 
-static struct engine *open_caching(size_t prefix_cache_bytes)
+static struct engine *open_caching(size_t prefix_cache_bytes, bool q8)
 {
     const struct engine_params p = {.model_path = TINY,
                                     .chat_template = "chatml",
                                     .n_parallel = 3,
                                     .max_queue = 64,
                                     .n_threads = 2,
+                                    .cache_q8 = q8,
                                     .prefix_cache_bytes = prefix_cache_bytes};
     return open_engine(&p);
 }
@@ -158,9 +159,8 @@ static void merge_nothing(struct plan *p)
 static void (*const plans[])(struct plan *p) = {merge_nothing, merge_text, merge_both};
 #define N_PLANS (sizeof plans / sizeof *plans)
 
-TEST(engine_prefix_hit, "a known beginning gives the same bits, whatever the plan merges")
+static void known_beginnings(struct engine *en)
 {
-    struct engine *en = open_caching(4 * MB);
     for (size_t i = 0; i < N_PLANS; i++) {
         struct talk first;
         struct talk second;
@@ -181,9 +181,19 @@ TEST(engine_prefix_hit, "a known beginning gives the same bits, whatever the pla
     engine_close(en);
 }
 
+TEST(engine_prefix_hit, "a known beginning gives the same bits, whatever the plan merges")
+{
+    known_beginnings(open_caching(4 * MB, false));
+}
+
+TEST(engine_prefix_hit_q8, "the same with keys and values in 8 bits")
+{
+    known_beginnings(open_caching(4 * MB, true));
+}
+
 TEST(engine_prefix_merges, "the plans of these tests do merge, in the text and inside")
 {
-    struct engine *en = open_caching(MB);
+    struct engine *en = open_caching(MB, false);
     struct talk t;
     struct job_result r;
     talk_init(&t, RULES, "Where is order 5512?", "off");
@@ -197,7 +207,7 @@ TEST(engine_prefix_merges, "the plans of these tests do merge, in the text and i
 
 TEST(engine_prefix_apart, "another plan, scope or text finds nothing; some want no cache")
 {
-    struct engine *en = open_caching(4 * MB);
+    struct engine *en = open_caching(4 * MB, false);
     struct talk t;
     talk_init(&t, RULES, "Where is order 5512?", "off");
     char *want = cold(en, &t.q);
@@ -224,7 +234,7 @@ TEST(engine_prefix_apart, "another plan, scope or text finds nothing; some want 
 
 TEST(engine_prefix_choices, "several answers to a prompt that is known are those of an unknown one")
 {
-    struct engine *en = open_caching(4 * MB);
+    struct engine *en = open_caching(4 * MB, false);
     struct talk t;
     talk_init(&t, RULES, "Where is order 5512?", "off");
     t.q.request.gen.n_choices = 3;
@@ -291,17 +301,22 @@ static void crowd(struct engine *en, int rounds)
 
 TEST(engine_prefix_crowd, "prompts that share, run together and leave: each has its own answer")
 {
-    crowd(open_caching(4 * MB), 20);
+    crowd(open_caching(4 * MB, false), 20);
+}
+
+TEST(engine_prefix_crowd_q8, "the same with keys and values in 8 bits")
+{
+    crowd(open_caching(4 * MB, true), 20);
 }
 
 TEST(engine_prefix_tight, "the same with room for hardly one beginning")
 {
-    crowd(open_caching(MB / 4), 20);
+    crowd(open_caching(MB / 4, false), 20);
 }
 
 TEST(engine_prefix_out_of_memory, "each failing allocation ends in an error or the right answer")
 {
-    struct engine *en = open_caching(4 * MB);
+    struct engine *en = open_caching(4 * MB, false);
     struct talk t;
     talk_init(&t, RULES, "Is it red?", "off");
     t.q.request.gen.max_tokens = 2;

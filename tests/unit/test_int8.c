@@ -95,7 +95,7 @@ TEST(int8_decoder, "SmolLM2 with packed weights: every row's cosine >= 0.999, ar
     fixture_open(&f, test_model_path(), 2);
     float *want = fixture_logits(&f, n);
     float *got = fixture_logits(&f, n);
-    run_prompt(&f, ids, n, false, want);
+    run_prompt(&f, ids, n, true, want);
     struct err e = ERR_INIT;
     CHECK_OK(decoder_pack(f.d, &f.compute, &e), e);
     for (const char *const *name = kernels_names() + 1; *name; name++) {
@@ -190,10 +190,8 @@ SLOW_TEST(int8_text, "2,000 tokens of text: arg-max >= 99 % of fp32's, mean NLL 
 static void compare_tower(struct vision_fixture *f, const struct kernels *k, bool bulk,
                           const float *pixels, const struct rows *want)
 {
-    struct rows got;
-    struct err e = ERR_INIT;
     struct compute c = {.pool = f->pool, .kernels = k, .bulk = bulk};
-    CHECK_OK(vit_encode(vision_tower(f->v), pixels, NULL, &c, &f->scratch, &got, &e), e);
+    struct rows got = vision_fixture_tower(f, pixels, NULL, &c);
     CHECK_INT(got.n, ==, want->n);
     double worst = 1;
     size_t width = (size_t)want->n_embd;
@@ -212,7 +210,7 @@ TEST(int8_tower, "DINOv2 with packed weights: every row's cosine >= 0.999")
     struct rows want;
     vision_fixture_open(&f, test_mmproj_path(), 0, 2);
     float *pixels = vision_fixture_picture(&f, "picture_224.png");
-    CHECK_OK(vit_encode(vision_tower(f.v), pixels, NULL, &f.compute, &f.scratch, &want, &e), e);
+    want = vision_fixture_tower(&f, pixels, NULL, &f.compute);
     CHECK_OK(vision_pack(f.v, &f.compute, &e), e);
     for (const char *const *name = kernels_names() + 1; *name; name++) {
         const struct kernels *k = kernels_choose(*name, &e);

@@ -17,8 +17,8 @@ TEST(kv_groups, "cutoffs cut the layers; the first and the last need no group")
         {{-1}, 1, 1, {0}},
         {{0}, 1, 2, {0, 1}},
         {{9}, 1, 1, {0}},
-        {{-1, 4, 9}, 3, 2, {0, 5}},
-        {{2, 5, 8}, 3, 4, {0, 3, 6, 9}},
+        {{-1, 4, 9, KV_F16}, 3, 2, {0, 5}},
+        {{2, 5, 8, KV_F16}, 3, 4, {0, 3, 6, 9}},
         {{-1, 0, 1, 9}, 4, 3, {0, 1, 2}},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -114,14 +114,14 @@ TEST(kv_refuses, "cutoffs out of order or range, too many groups, impossible siz
         int cutoffs[4], n_cutoffs, capacity;
         enum err_code code;
     } cases[] = {
-        {{10, 3, 8}, {-2}, 1, 4, ERR_RANGE},
-        {{10, 3, 8}, {10}, 1, 4, ERR_RANGE},
-        {{10, 3, 8}, {4, 4}, 2, 4, ERR_RANGE},
-        {{10, 3, 8}, {4, 2}, 2, 4, ERR_RANGE},
-        {{10, 3, 8}, {0, 1, 2, 3}, 4, 4, ERR_TOO_LARGE},
-        {{10, 3, 8}, {0}, 0, 0, ERR_RANGE},
-        {{0, 3, 8}, {0}, 0, 4, ERR_RANGE},
-        {{1 << 30, 1 << 30, 1 << 30}, {0}, 0, 1 << 30, ERR_TOO_LARGE},
+        {{10, 3, 8, KV_F16}, {-2}, 1, 4, ERR_RANGE},
+        {{10, 3, 8, KV_F16}, {10}, 1, 4, ERR_RANGE},
+        {{10, 3, 8, KV_F16}, {4, 4}, 2, 4, ERR_RANGE},
+        {{10, 3, 8, KV_F16}, {4, 2}, 2, 4, ERR_RANGE},
+        {{10, 3, 8, KV_F16}, {0, 1, 2, 3}, 4, 4, ERR_TOO_LARGE},
+        {{10, 3, 8, KV_F16}, {0}, 0, 0, ERR_RANGE},
+        {{0, 3, 8, KV_F16}, {0}, 0, 4, ERR_RANGE},
+        {{1 << 30, 1 << 30, 1 << 30, KV_F16}, {0}, 0, 1 << 30, ERR_TOO_LARGE},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct err e = ERR_INIT;

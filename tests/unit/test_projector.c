@@ -268,7 +268,7 @@ static void compare(const struct tiny_clip *t)
     }
     tiny_clip_write(t, path);
     vision_fixture_open(&f, path, 0, 2);
-    CHECK_OK(vision_encode(f.v, pixels, NULL, &f.compute, &f.arena, &f.scratch, &r, &e), e);
+    r = vision_fixture_encode(&f, pixels, NULL);
     int n = naive_encode(t, path, pixels, want);
     unlink(path);
     CHECK_INT(r.n, ==, n);
@@ -338,7 +338,6 @@ TEST(projector_no_merge, "with a scale factor the tower's hook is not used")
     char path[64];
     struct vision_fixture f;
     struct rows r;
-    struct err e = ERR_INIT;
     struct tiny_clip t = tiny_clip_default;
     float pixels[3 * 8 * 8] = {0};
     struct stage_hook hook = {never, NULL, NULL};
@@ -347,7 +346,7 @@ TEST(projector_no_merge, "with a scale factor the tower's hook is not used")
     vision_fixture_open(&f, path, 0, 1);
     unlink(path);
     CHECK(!vision_info(f.v)->merge_in_tower);
-    CHECK_OK(vision_encode(f.v, pixels, &hook, &f.compute, &f.arena, &f.scratch, &r, &e), e);
+    r = vision_fixture_encode(&f, pixels, &hook);
     CHECK_INT(r.n, ==, 4);
     CHECK_INT(r.n_source, ==, 16);
     for (int i = 0; i < 4; i++) {

@@ -160,14 +160,38 @@ TEST(query_borders, "each message keeps a row; exact rows count for their senten
     arena_clear(&a);
 }
 
-TEST(attention_share_by_hand, "shares are softmax(q k / 8), causal, summed over the queries")
+/* Number d of key i, of KV head 1 in layer 1. */
+static double key_number(const struct kv_group *kv, int i, int d)
 {
-    enum { DIM = 8, KEYS = 150, QUERIES = 3, HEADS = 4 };
+    if (kv->type == KV_Q8_0) {
+        struct kv_q8 row = kv_q8_keys(kv, 1, 1, i);
+        return (double)op_f16_to_f32(row.scale[d / 32]) * row.q[d];
+    }
+    return (double)op_f16_to_f32(kv_keys(kv, 1, 1, i)[d]);
+}
+
+/* Halves between 1 and 2; in 8 bits between -1 and 1, each 32 with a scale of their own. */
+static void draw_key(const struct kv_group *kv, int i, struct rng *g)
+{
+    for (int d = 0; d < kv->head_dim; d++) {
+        if (kv->type == KV_Q8_0) {
+            struct kv_q8 row = kv_q8_keys(kv, 1, 1, i);
+            row.q[d] = (int8_t)((int)rng_below(g, 255) - 127);
+            row.scale[d / 32] = (uint16_t)(0x1c00 + rng_below(g, 1024)); /* 1/256 to 1/128 */
+        } else {
+            kv_keys(kv, 1, 1, i)[d] = (uint16_t)(0x3c00 + rng_below(g, 1024));
+        }
+    }
+}
+
+static void check_share(enum kv_type type)
+{
+    enum { DIM = 40, KEYS = 150, QUERIES = 3, HEADS = 4 };
     struct arena a;
     struct rng g;
     struct kv_cache kv;
     struct err e = ERR_INIT;
-    const struct kv_shape shape = {.n_layer = 2, .n_head_kv = 2, .head_dim = DIM};
+    const struct kv_shape shape = {.n_layer = 2, .n_head_kv = 2, .head_dim = DIM, .type = type};
     const struct attention_shape attention = {HEADS, 2, DIM, 0.125f, 0};
     float q[QUERIES * HEADS * DIM];
     float share[KEYS] = {0};
@@ -180,9 +204,7 @@ TEST(attention_share_by_hand, "shares are softmax(q k / 8), causal, summed over 
         q[i] = random_signed(&g);
     }
     for (int i = 0; i < KEYS; i++) {
-        for (int d = 0; d < DIM; d++) { /* halves between 1 and 2 */
-            kv_keys(&kv.group[0], 1, 1, i)[d] = (uint16_t)(0x3c00 + rng_below(&g, 1024));
-        }
+        draw_key(&kv.group[0], i, &g);
     }
     int head = 3; /* of KV head 1 */
     CHECK_OK(attention_share(&attention, q, QUERIES, &kv.group[0], 1, head, KEYS, share, &a, &e),
@@ -194,8 +216,7 @@ TEST(attention_share_by_hand, "shares are softmax(q k / 8), causal, summed over 
         for (int k = 0; k < KEYS - 2 + i; k++) {
             double dot = 0;
             for (int d = 0; d < DIM; d++) {
-                dot += (double)q[(i * HEADS + head) * DIM + d] *
-                       (double)op_f16_to_f32(kv_keys(&kv.group[0], 1, 1, k)[d]);
+                dot += (double)q[(i * HEADS + head) * DIM + d] * key_number(&kv.group[0], k, d);
             }
             score[k] = exp(dot / 8);
             total += score[k];
@@ -213,4 +234,10 @@ TEST(attention_share_by_hand, "shares are softmax(q k / 8), causal, summed over 
     CHECK_INT(e.code, ==, ERR_NO_MEMORY);
     kv_clear(&kv);
     arena_clear(&a);
+}
+
+TEST(attention_share_by_hand, "shares are softmax(q k / 8), causal, summed over the queries")
+{
+    check_share(KV_F16);
+    check_share(KV_Q8_0);
 }

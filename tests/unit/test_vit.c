@@ -41,9 +41,7 @@ static double worst_cosine(const float *got, int step, const float *want, int n,
 static void tower_rows(struct vision_fixture *f, const char *picture, const struct stage_hook *hook,
                        struct rows *out)
 {
-    struct err e = ERR_INIT;
-    float *pixels = vision_fixture_picture(f, picture);
-    CHECK_OK(vit_encode(vision_tower(f->v), pixels, hook, &f->compute, &f->scratch, out, &e), e);
+    *out = vision_fixture_tower(f, vision_fixture_picture(f, picture), hook, &f->compute);
 }
 
 TEST(vit_224, "the tower's 257 rows of a 224 px picture are ONNX Runtime's")
@@ -80,7 +78,7 @@ TEST(vit_adapter_224, "256 rows for the language model, in raster order")
     struct err e = ERR_INIT;
     vision_fixture_open(&f, test_mmproj_path(), 0, 2);
     float *pixels = vision_fixture_picture(&f, "picture_224.png");
-    CHECK_OK(vision_encode(f.v, pixels, NULL, &f.compute, &f.arena, &f.scratch, &r, &e), e);
+    r = vision_fixture_encode(&f, pixels, NULL);
     float *want = golden("adapter_rows_224.npy", 256, 576);
     CHECK_INT(r.n, ==, 256);
     CHECK_INT(r.n_source, ==, 256);
@@ -140,12 +138,7 @@ static int look_only(void *ctx, int layer, int n_layer, struct rows *rows, const
 
 static struct rows encode(struct vision_fixture *f, const struct stage_hook *hook)
 {
-    struct rows r;
-    struct err e = ERR_INIT;
-    float *pixels = vision_fixture_picture(f, "picture_224.png");
-    CHECK_OK(vision_encode(f->v, pixels, hook, &f->compute, &f->arena, &f->scratch, &r, &e), e);
-    CHECK_INT(f->scratch.used_bytes, ==, 0);
-    return r;
+    return vision_fixture_encode(f, vision_fixture_picture(f, "picture_224.png"), hook);
 }
 
 static void same_bits(const struct rows *a, const struct rows *b)
@@ -392,7 +385,8 @@ TEST(vit_attention_naive, "attention with and without log mass equals the formul
         for (int with = 0; with < 2; with++) {
             naive_attention(x, x + count, x + 2 * count, with ? bias : NULL, n, shapes[s][1],
                             shapes[s][2], x + 3 * count);
-            CHECK_OK(vit_attention(x, x + count, x + 2 * count, with ? bias : NULL, n, shapes[s][1],
+            const struct vit_part whole = {n, with ? bias : NULL};
+            CHECK_OK(vit_attention(x, x + count, x + 2 * count, &whole, 1, shapes[s][1],
                                    shapes[s][2], x + 4 * count, &c, &scratch, &e),
                      e);
             /* fp32 sums of up to 257 terms */
@@ -516,12 +510,13 @@ TEST(vit_no_memory, "every failing allocation while opening and encoding is an e
     for (long at = 1; !done; at++) {
         struct arena a;
         struct arena scratch;
-        struct rows r;
+        struct rows r[2];
         arena_init(&a, 1 << 24);
         arena_init(&scratch, 1 << 24);
         alloc_fail_at(at);
         struct vision *v = vision_open(path, &e);
-        done = v && vision_encode(v, pixels, NULL, &c, &a, &scratch, &r, &e) == 0;
+        const struct vision_picture two[2] = {{pixels, NULL, &a, &r[0]}, {pixels, NULL, &a, &r[1]}};
+        done = v && vision_encode(v, two, 2, &c, &scratch, &e) == 0;
         done &= alloc_count() < at;
         n_failed += !done;
         vision_close(v);

@@ -5,6 +5,7 @@
 #include "tensor/gguf.h"
 #include "tensor/kernels.h"
 #include "tests/test.h"
+#include "vision/vit.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -48,6 +49,26 @@ float *vision_fixture_picture(struct vision_fixture *f, const char *name)
     mem_free(bytes);
     mem_free(path);
     return pixels;
+}
+
+struct rows vision_fixture_encode(struct vision_fixture *f, const float *pixels,
+                                  const struct stage_hook *hook)
+{
+    struct err e = ERR_INIT;
+    struct rows r;
+    const struct vision_picture picture = {pixels, hook, &f->arena, &r};
+    CHECK_OK(vision_encode(f->v, &picture, 1, &f->compute, &f->scratch, &e), e);
+    CHECK_INT(f->scratch.used_bytes, ==, 0);
+    return r;
+}
+
+struct rows vision_fixture_tower(struct vision_fixture *f, const float *pixels,
+                                 const struct stage_hook *hook, const struct compute *c)
+{
+    struct err e = ERR_INIT;
+    struct vit_picture picture = {.pixels = pixels, .hook = hook};
+    CHECK_OK(vit_encode(vision_tower(f->v), &picture, 1, c, &f->scratch, &e), e);
+    return picture.rows;
 }
 
 /* -- a small GGUF writer ------------------------------------------------------------ */

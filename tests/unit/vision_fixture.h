@@ -21,6 +21,12 @@ void vision_fixture_open(struct vision_fixture *f, const char *path, int image_s
 void vision_fixture_close(struct vision_fixture *f);
 /* tests/golden/<name> decoded and normalised; from the fixture's arena. */
 float *vision_fixture_picture(struct vision_fixture *f, const char *name);
+/* One picture alone, rows from the fixture's arena; and through the tower only, from its
+ * scratch, with compute's kernels. */
+struct rows vision_fixture_encode(struct vision_fixture *f, const float *pixels,
+                                  const struct stage_hook *hook);
+struct rows vision_fixture_tower(struct vision_fixture *f, const float *pixels,
+                                 const struct stage_hook *hook, const struct compute *c);
 
 /* A tiny file: 2 blocks of width 8 with 2 heads, patches of 2 pixels, 12 output columns. */
 struct tiny_clip {

@@ -1,7 +1,7 @@
-/* One request through engine.h, as the server makes it: what every measurement of the
- * benchmark program consists of. */
-#ifndef TAMP_BENCH_BENCH_JOB_H
-#define TAMP_BENCH_BENCH_JOB_H
+/* One request through engine.h, as the server makes it: what every measurement of
+ * `tamp bench` and of the programs in bench/ consists of. */
+#ifndef TAMP_CMD_BENCH_JOB_H
+#define TAMP_CMD_BENCH_JOB_H
 
 #include "base/buf.h"
 #include "engine/engine.h"

@@ -1,4 +1,4 @@
-#include "bench/bench_job.h"
+#include "cmd/bench_job.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -69,29 +69,43 @@ bool bench_job(struct engine *en, const struct plan *plan, const char *prompt,
     return ok;
 }
 
+/* Rows of a prompt of so many words; -1 after an error. */
+static int rows_of_words(struct engine *en, const struct plan *plan, struct buf *out, int words,
+                         int run)
+{
+    bench_words(out, words, run);
+    struct job *job = prepare(en, plan, buf_str(out), NULL, 1);
+    if (!job) {
+        return -1;
+    }
+    int text = 0;
+    int image = 0;
+    int rows = job_prompt_rows(job, &text, &image);
+    job_free(job);
+    return rows;
+}
+
 bool bench_prompt(struct engine *en, const struct plan *plan, struct buf *out, int n, int run)
 {
-    /* Few enough to fit beside the template; the second try is exact when a word is a
-     * token, the third only confirms it. */
-    int words = n / 2;
-    for (int attempt = 0; attempt < 3; attempt++) {
-        int text = 0;
-        int image = 0;
-        bench_words(out, words, run);
-        struct job *job = prepare(en, plan, buf_str(out), NULL, 1);
-        if (!job) {
-            return false;
+    enum { SAMPLE = 16, TRIES = 4 };
+    int least = rows_of_words(en, plan, out, 0, run);
+    int sample = rows_of_words(en, plan, out, SAMPLE, run);
+    if (least < 0 || sample < 0) {
+        return false;
+    }
+    if (n < least) {
+        fprintf(stderr, "bench: a prompt takes at least %d rows\n", least);
+        return false;
+    }
+    double a_word = (double)(sample - least) / SAMPLE;
+    int words = (int)((n - least) / a_word);
+    for (int i = 0; i < TRIES; i++) {
+        int rows = rows_of_words(en, plan, out, words, run);
+        int more = (int)((n - rows) / a_word);
+        if (rows < 0 || more == 0) {
+            return rows > 0;
         }
-        int rows = job_prompt_rows(job, &text, &image);
-        job_free(job);
-        if (rows == n) {
-            return true;
-        }
-        words += n - rows;
-        if (words < 0) {
-            fprintf(stderr, "bench: a prompt takes at least %d rows\n", n - words);
-            return false;
-        }
+        words += words + more > 0 ? more : -words;
     }
     return !buf_failed(out);
 }
