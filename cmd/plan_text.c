@@ -153,6 +153,7 @@ static int in_force(struct plan *p, const struct config *c, struct err *e)
 
 int plan_text_from_config(struct plan *p, const struct config *c, struct err *e)
 {
+    plan_allow_baselines(c->baselines);
     for (int i = 0; i < c->n_profiles; i++) {
         if (add_profile(&c->profiles[i], e)) {
             return -1;

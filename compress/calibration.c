@@ -32,6 +32,7 @@ int calibration_init(struct calibration *c, int n_layer, struct err *e)
 void calibration_clear(struct calibration *c)
 {
     mem_free(c->quantile);
+    merge_rates_clear(&c->merge);
     *c = (struct calibration){0};
 }
 

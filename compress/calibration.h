@@ -5,13 +5,15 @@
 #define TAMP_COMPRESS_CALIBRATION_H
 
 #include "base/err.h"
+#include "compress/merge_rates.h"
 #include "compress/rows.h"
 
 #define CALIBRATION_QUANTILES 101 /* 0 %, 1 %, ... 100 % */
 
 struct calibration {
-    int n_layer;     /* decoder blocks; entry 0 is the embedding, l + 1 after block l */
-    float *quantile; /* [n_layer + 1, CALIBRATION_QUANTILES], ascending in each row */
+    int n_layer;              /* decoder blocks; entry 0 is the embedding, l + 1 after block l */
+    float *quantile;          /* [n_layer + 1, CALIBRATION_QUANTILES], ascending in each row */
+    struct merge_rates merge; /* of the vision tower, when it is first asked for */
 };
 
 /* All layers not measured yet. Owns memory until calibration_clear, which a zeroed

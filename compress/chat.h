@@ -12,12 +12,19 @@ enum image_detail { DETAIL_AUTO, DETAIL_LOW, DETAIL_HIGH };
 
 enum chat_part_type { CHAT_PART_TEXT, CHAT_PART_IMAGE };
 
+/* A box in fractions of the picture's sides, as a person sees it. */
+struct chat_region {
+    float left, top, right, bottom;
+};
+
 struct chat_part {
     enum chat_part_type type;
     const char *text; /* UTF-8, text parts */
     size_t text_len;
     int image; /* index of the picture within the request, image parts */
     enum image_detail detail;
+    const struct chat_region *regions; /* [n_regions] what must not merge, image parts */
+    int n_regions;
 };
 
 struct chat_message {

@@ -4,7 +4,9 @@
  * deterministic: the same rows and options give the same bytes, whatever the
  * batch, the threads or the history. It sees no HTTP, no files, no globals.
  * Rules that the property tests check for every entry of the table:
- *   1. sum of mass out = sum of mass in; origins partition the input
+ *   1. origins partition the input: each source is owned by exactly one row, and the masses
+ *      add up to the number of sources. Only a method that says so (info.drops) may leave
+ *      sources without a row; they are counted as dropped, never given to another row
  *   2. protected rows leave as they came, in a row of their own; text and image
  *      rows never merge with each other
  *   3. `off` is bit-identical to a build without the middleware
@@ -52,7 +54,16 @@ struct compressor_option {
     unsigned modalities;        /* slots it belongs to, as in the info; 0 = each of them */
 };
 
-#define COMPRESSOR_MAX_OPTIONS 12
+#define COMPRESSOR_MAX_OPTIONS 16 /* of a method and its modifiers together */
+
+/* What is known of a picture besides its rows. Sources are the cells of its grid in raster
+ * order: patches, or blocks of patches where the projector takes these together. */
+struct picture_facts {
+    int width, height;      /* of the grid; n_source = width * height */
+    const uint64_t *digest; /* [n_source] equal for cells with equal pixels, or NULL */
+    const struct picture_facts *previous; /* the picture before it in the request, NULL = none */
+    const struct rows *rows;              /* of a previous one: what is left of it */
+};
 
 /* What users see; kept apart from the code that acts. */
 struct compressor_info {
@@ -65,6 +76,10 @@ struct compressor_info {
     int n_options;
     bool by_question; /* at lm-layer it acts once on all rows of a prompt, and its metric is
                          the attention that the question pays to each of them: [n, 1] */
+    bool drops;       /* may leave sources without a row */
+    bool grid;        /* needs the whole grid of a picture (compress_call.picture) */
+    int looks_back;   /* 1 + the option (bool) that makes it look at earlier pictures; 0 = never */
+    bool baseline;    /* only for comparisons: a server does not take it by default */
 };
 
 struct compress_call {
@@ -74,11 +89,15 @@ struct compress_call {
     const float *metric; /* [rows->n, n_metric] similarity features (ViT: keys averaged over
                             heads); NULL = the rows themselves */
     int n_metric;
-    const double *options; /* values in the order of info.options; no NaN left */
+    const double *options;               /* values in the order of info.options; no NaN left */
+    const struct picture_facts *picture; /* at pixels and image-rows, else NULL */
+    const float *thresholds; /* [n_layer] of adaptive counts; NULL = none were measured */
 };
 
 struct compress_outcome {
     const char *skipped; /* static reason when it did not act, else NULL */
+    float weakest;       /* tome with fixed counts: similarity of the last pair that it merged; left
+                            alone when none was */
 };
 
 struct compressor_ops {
@@ -88,7 +107,8 @@ struct compressor_ops {
                  struct compress_outcome *out, struct err *e);
     /* Rows that will be left when it starts from n free (unprotected) rows, or -1 if that
      * depends on the content. Lets the context check run before any work. At a *-layer
-     * stage: after the last block of a tower that is deep enough. */
+     * stage: after the last block of a tower that is deep enough. A method of the grid:
+     * from a full square one of n cells; it never leaves more where some are protected. */
     int (*predict)(const double *options, int n);
 };
 
@@ -100,9 +120,13 @@ struct compressor {
 /* The one table, NULL-terminated; entry 0 is `off`. */
 extern const struct compressor *const compressors[];
 const struct compressor *compressor_find(const char *name); /* NULL if unknown */
+/* A method's options, and behind them, for methods of pictures, the modifiers that all of
+ * those have (modifiers.h): values are kept in this order. */
+int compressor_n_options(const struct compressor *c);
+const struct compressor_option *compressor_option(const struct compressor *c, int i);
 /* Index of an option, -1 if the method has none of that name. */
 int compressor_option_index(const struct compressor *c, const char *name);
-/* The options of a method at their defaults. */
+/* The options of a method and its modifiers at their defaults. */
 void compressor_defaults(const struct compressor *c, double options[COMPRESSOR_MAX_OPTIONS]);
 /* Whether options[i] has a value: NaN (auto) counts, below the minimum does not. */
 bool compressor_option_is_set(const struct compressor *c, const double *options, int i);

@@ -1,7 +1,7 @@
 /* The methods as Markdown, straight from their tables: docs/compression.md holds this
  * text, and a test compares the two, so the page cannot fall behind the code. */
 #include "base/buf.h"
-#include "compress/compressor.h"
+#include "compress/modifiers.h"
 
 #include <ctype.h>
 
@@ -53,24 +53,14 @@ static void print_default(struct buf *out, const struct compressor_option *o)
     }
 }
 
-static void print_method(struct buf *out, const struct compressor_info *info)
+static void print_options(struct buf *out, const struct compressor_option *options, int n)
 {
-    buf_printf(out, "#### %s\n%c%s. Slots: ", info->name, toupper(info->summary[0]),
-               info->summary + 1);
-    print_mask(out, info->modalities, MODALITY_COUNT, modality_at);
-    buf_puts(out, "; stages: ");
-    print_mask(out, info->stages, STAGE_COUNT, stage_at);
-    buf_puts(out, ".");
-    if (info->source[0]) {
-        buf_printf(out, " Source: %s.", info->source);
-    }
-    buf_puts(out, "\n\n");
-    if (info->n_options == 0) {
+    if (n == 0) {
         return;
     }
     buf_puts(out, "| option | range | default | meaning |\n|---|---|---|---|\n");
-    for (int i = 0; i < info->n_options; i++) {
-        const struct compressor_option *o = &info->options[i];
+    for (int i = 0; i < n; i++) {
+        const struct compressor_option *o = &options[i];
         buf_printf(out, "| `%s` | ", o->name);
         print_range(out, o);
         buf_puts(out, " | ");
@@ -86,10 +76,31 @@ static void print_method(struct buf *out, const struct compressor_info *info)
     buf_puts(out, "\n");
 }
 
+static void print_method(struct buf *out, const struct compressor_info *info)
+{
+    buf_printf(out, "#### %s\n%c%s. Slots: ", info->name, toupper(info->summary[0]),
+               info->summary + 1);
+    print_mask(out, info->modalities, MODALITY_COUNT, modality_at);
+    buf_puts(out, "; stages: ");
+    print_mask(out, info->stages, STAGE_COUNT, stage_at);
+    buf_puts(out, ".");
+    if (info->source[0]) {
+        buf_printf(out, " Source: %s.", info->source);
+    }
+    if (info->baseline) {
+        buf_puts(out, " For comparisons only: taken where `baselines` is switched on.");
+    }
+    buf_puts(out, "\n\n");
+    print_options(out, info->options, info->n_options);
+}
+
 int compressors_print_docs(struct buf *out)
 {
     for (int i = 0; compressors[i]; i++) {
         print_method(out, &compressors[i]->info);
     }
+    buf_puts(out,
+             "#### modifiers\nOptions that every method for pictures has besides its own.\n\n");
+    print_options(out, modifier_options, N_MODIFIERS);
     return buf_failed(out) ? -1 : 0;
 }

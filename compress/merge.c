@@ -58,6 +58,15 @@ void merge_weighted_mean(float *out, const float *x, const float *weight, const 
     }
 }
 
+int merge_target(double ratio, double rows, int n)
+{
+    if (n == 0) {
+        return 0;
+    }
+    double wanted = rows >= 1 ? rows : floor((double)n / ratio + 0.5);
+    return wanted < 1 ? 1 : wanted > (double)n ? n : (int)wanted;
+}
+
 /* 1 / |x|, or 0 for the zero vector. */
 static float inverse_norm(const float *x, int n)
 {

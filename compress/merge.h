@@ -17,6 +17,9 @@ float merge_cosine(const float *a, const float *b, int n);
 void merge_weighted_mean(float *out, const float *x, const float *weight, const int32_t *index,
                          int n_rows, int n);
 
+/* Rows to leave of n, at least 1: `rows` if that is 1 or more, else n / ratio rounded. */
+int merge_target(double ratio, double rows, int n);
+
 /* The most similar partner of each row of one set in another. */
 struct merge_match {
     float score; /* cosine; -INFINITY when there is no partner (empty set b, NaN) */

@@ -10,6 +10,7 @@
 #include "base/buf.h"
 #include "base/edit_distance.h"
 #include "compress/calibration.h"
+#include "compress/modifiers.h"
 
 #include <math.h>
 #include <nettle/sha2.h>
@@ -109,9 +110,22 @@ static int option_error(struct err *e, enum err_code code, enum modality m,
 
 /* ---- overrides ---------------------------------------------------------------------- */
 
+static bool baselines_allowed;
+
+void plan_allow_baselines(bool allowed)
+{
+    baselines_allowed = allowed;
+}
+
 int plan_set_method(struct plan *p, enum modality m, const char *method, struct err *e)
 {
     const struct compressor *c = compressor_find(method);
+    if (c && c->info.modalities & 1u << m && c->info.baseline && !baselines_allowed) {
+        err_reason(e, ERR_UNSUPPORTED, "baseline_method",
+                   "\"%s\" is for comparisons only: start tamp with --baselines to use it",
+                   c->info.name);
+        return err_param(e, "compression.%s.method", modality_name(m));
+    }
     if (c && c->info.modalities & 1u << m) {
         plan_step_init(&p->step[m], m, c);
         return 0;
@@ -119,7 +133,8 @@ int plan_set_method(struct plan *p, enum modality m, const char *method, struct 
     const char *names[64] = {NULL};
     int n = 0;
     for (int i = 0; compressors[i] && n < 63; i++) {
-        if (compressors[i]->info.modalities & 1u << m) {
+        if (compressors[i]->info.modalities & 1u << m &&
+            (baselines_allowed || !compressors[i]->info.baseline)) {
             names[n++] = compressors[i]->info.name;
         }
     }
@@ -139,15 +154,16 @@ static bool belongs_to(const struct compressor_option *o, enum modality m)
 /* Index of the option in this slot, or -1 with the error. */
 static int find_option(const struct plan *p, enum modality m, const char *option, struct err *e)
 {
-    const struct compressor_info *info = &p->step[m].method->info;
+    const struct compressor *c = p->step[m].method;
     const char *names[COMPRESSOR_MAX_OPTIONS + 1] = {NULL};
     int n = 0;
-    for (int i = 0; i < info->n_options; i++) {
-        if (belongs_to(&info->options[i], m)) {
-            if (strcmp(info->options[i].name, option) == 0) {
+    for (int i = 0; i < compressor_n_options(c); i++) {
+        const struct compressor_option *o = compressor_option(c, i);
+        if (belongs_to(o, m)) {
+            if (strcmp(o->name, option) == 0) {
                 return i;
             }
-            names[n++] = info->options[i].name;
+            names[n++] = o->name;
         }
     }
     char param[128];
@@ -156,10 +172,10 @@ static int find_option(const struct plan *p, enum modality m, const char *option
     if (n == 0) {
         err_reason(e, ERR_INVALID, "no_options",
                    "the %s method \"%s\" has no option \"%.64s\": set compression.%s.method first",
-                   modality_name(m), info->name, option, modality_name(m));
+                   modality_name(m), c->info.name, option, modality_name(m));
         return err_param(e, "%s", param);
     }
-    snprintf(what, sizeof what, "option of the %s method \"%s\":", modality_name(m), info->name);
+    snprintf(what, sizeof what, "option of the %s method \"%s\":", modality_name(m), c->info.name);
     plan_unknown_name(e, param, what, option, names);
     return -1;
 }
@@ -171,7 +187,7 @@ static void store(struct plan_step *step, int i, double value)
     step->options[i] = value;
     for (int k = 0; k < info->n_options; k++) {
         const char *hidden = info->options[k].replaces;
-        if (hidden && strcmp(hidden, info->options[i].name) == 0) {
+        if (hidden && strcmp(hidden, compressor_option(step->method, i)->name) == 0) {
             step->options[k] = info->options[k].def;
         }
     }
@@ -184,7 +200,7 @@ int plan_set_number(struct plan *p, enum modality m, const char *option, double 
     if (i < 0) {
         return -1;
     }
-    const struct compressor_option *o = &p->step[m].method->info.options[i];
+    const struct compressor_option *o = compressor_option(p->step[m].method, i);
     char got[32];
     snprintf(got, sizeof got, "%.9g", value);
     if (o->type == OPTION_ENUM || (o->type == OPTION_INT && value != floor(value))) {
@@ -226,7 +242,7 @@ int plan_set_text(struct plan *p, enum modality m, const char *option, const cha
     if (i < 0) {
         return -1;
     }
-    const struct compressor_option *o = &p->step[m].method->info.options[i];
+    const struct compressor_option *o = compressor_option(p->step[m].method, i);
     double v;
     if (!text_value(o, value, &v)) {
         char got[80];
@@ -254,6 +270,8 @@ static void use_strongest(struct plan_step *out, int n_rows)
     struct plan_step strong;
     plan_step_init(&strong, MODALITY_IMAGE, compressor_find(STRONGEST_METHOD));
     strong.options[compressor_option_index(strong.method, "ratio")] = STRONGEST_RATIO;
+    strong.options[compressor_option_index(strong.method, "protect")] =
+        modifier_value(out, MODIFIER_PROTECT);
     int planned = out->method->ops.predict(out->options, n_rows);
     if (planned < 0 || planned > strong.method->ops.predict(strong.options, n_rows)) {
         *out = strong;
@@ -288,6 +306,22 @@ void plan_image_step(const struct plan *p, enum image_detail detail, int width, 
     if (skipped) {
         *skipped = reason;
     }
+}
+
+bool plan_step_is_adaptive(const struct plan_step *step)
+{
+    int counts = compressor_option_index(step->method, "counts");
+    return counts >= 0 && step->options[counts] != 0;
+}
+
+double plan_step_ratio(const struct plan_step *step, int n)
+{
+    int rows = compressor_option_index(step->method, "rows");
+    int ratio = compressor_option_index(step->method, "ratio");
+    if (rows >= 0 && step->options[rows] >= 1) {
+        return n / step->options[rows];
+    }
+    return ratio >= 0 ? step->options[ratio] : 1;
 }
 
 /* The threshold that merges enough neighbours for `ratio`; NaN when it is not known. */
@@ -404,6 +438,13 @@ static void add_step(struct text *t, const struct plan_step *step, enum modality
         const struct compressor_option *o = &info->options[i];
         if (belongs_to(o, m) && compressor_option_is_set(step->method, step->options, i) &&
             !is_hidden(step, i)) {
+            add(t, " %s=", o->name);
+            add_value(t, o, step->options[i]);
+        }
+    }
+    for (int i = info->n_options; i < compressor_n_options(step->method); i++) {
+        const struct compressor_option *o = compressor_option(step->method, i);
+        if (step->options[i] != o->def) {
             add(t, " %s=", o->name);
             add_value(t, o, step->options[i]);
         }

@@ -16,6 +16,7 @@ struct plan_step {
     const struct compressor *method; /* never NULL; &compressor `off` = nothing */
     enum stage stage;
     double options[COMPRESSOR_MAX_OPTIONS]; /* as info.options; NaN = auto */
+    const float *thresholds; /* compress_call.thresholds; follow from the model and options */
 };
 
 struct plan {
@@ -41,6 +42,10 @@ int plan_from_profile(struct plan *p, const char *name, struct err *e);
  * of a-z 0-9 _ - (they become part of logs and metrics). */
 int plan_add_profile(const char *name, const struct plan *p, struct err *e);
 
+/* Whether methods that exist for comparisons only may be chosen (not by default). As
+ * plan_add_profile: before the server starts. */
+void plan_allow_baselines(bool allowed);
+
 /* Override: the method of one slot (options go to their defaults), then one option.
  * Values as JSON gives them; enum options and "auto" take the text form, bool options
  * "true" and "false" or 0 and 1. e->param is "compression.image.ratio". */
@@ -56,12 +61,16 @@ int plan_set_text(struct plan *p, enum modality m, const char *option, const cha
  * *skipped (may be NULL) gets a static reason when the plan was not used, else NULL. */
 void plan_image_step(const struct plan *p, enum image_detail detail, int width, int height,
                      int n_rows, struct plan_step *out, const char **skipped);
+/* Whether the counts of a picture's step follow its content, by thresholds for this ratio. */
+bool plan_step_is_adaptive(const struct plan_step *step);
+/* Rows in for each row out that a picture's step of n rows asks for. */
+double plan_step_ratio(const struct plan_step *step, int n);
 /* The step for the text of a prompt with n_text_rows rows; a target ratio becomes a
  * threshold through the calibration of this model (NULL: none at hand, skipped). */
 void plan_text_step(const struct plan *p, enum modality m, int n_text_rows,
                     const struct calibration *cal, struct plan_step *out, const char **skipped);
 
-/* "image tome ratio=4 schedule=constant; text cosine threshold=0.85 max_group=4
+/* "image tome ratio=4 schedule=constant counts=fixed; text cosine threshold=0.85 max_group=4
  * norm=direction; protect_system=true protect_tail=32 min_text_rows=64", or "off": log,
  * report, docs. Options that have no effect are left out. -1 when out is full. */
 int plan_print(const struct plan *p, struct buf *out);

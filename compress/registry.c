@@ -2,11 +2,18 @@
  * the documentation and the property tests all walk this table, so a line here is the
  * only registration a method needs. */
 #include "compress/compressor.h"
+#include "compress/modifiers.h"
 
 #include <math.h>
 #include <string.h>
 
+extern const struct compressor compressor_downscale;
 extern const struct compressor compressor_tome;
+extern const struct compressor compressor_pool;
+extern const struct compressor compressor_prune;
+extern const struct compressor compressor_dedup;
+extern const struct compressor compressor_random;
+extern const struct compressor compressor_stride;
 extern const struct compressor compressor_cosine;
 extern const struct compressor compressor_slerp;
 extern const struct compressor compressor_concept;
@@ -42,7 +49,13 @@ static const struct compressor compressor_off = {
 
 const struct compressor *const compressors[] = {
     &compressor_off,
+    &compressor_downscale,
     &compressor_tome,
+    &compressor_pool,
+    &compressor_prune,
+    &compressor_dedup,
+    &compressor_random,
+    &compressor_stride,
     &compressor_cosine,
     &compressor_slerp,
     &compressor_concept,
@@ -60,10 +73,21 @@ const struct compressor *compressor_find(const char *name)
     return NULL;
 }
 
+int compressor_n_options(const struct compressor *c)
+{
+    bool modified = c != compressors[0] && c->info.modalities & 1u << MODALITY_IMAGE;
+    return c->info.n_options + (modified ? N_MODIFIERS : 0);
+}
+
+const struct compressor_option *compressor_option(const struct compressor *c, int i)
+{
+    return i < c->info.n_options ? &c->info.options[i] : &modifier_options[i - c->info.n_options];
+}
+
 int compressor_option_index(const struct compressor *c, const char *name)
 {
-    for (int i = 0; i < c->info.n_options; i++) {
-        if (strcmp(c->info.options[i].name, name) == 0) {
+    for (int i = 0; i < compressor_n_options(c); i++) {
+        if (strcmp(compressor_option(c, i)->name, name) == 0) {
             return i;
         }
     }
@@ -73,13 +97,13 @@ int compressor_option_index(const struct compressor *c, const char *name)
 void compressor_defaults(const struct compressor *c, double options[COMPRESSOR_MAX_OPTIONS])
 {
     for (int i = 0; i < COMPRESSOR_MAX_OPTIONS; i++) {
-        options[i] = i < c->info.n_options ? c->info.options[i].def : 0;
+        options[i] = i < compressor_n_options(c) ? compressor_option(c, i)->def : 0;
     }
 }
 
 bool compressor_option_is_set(const struct compressor *c, const double *options, int i)
 {
-    return isnan(options[i]) || options[i] >= c->info.options[i].min;
+    return isnan(options[i]) || options[i] >= compressor_option(c, i)->min;
 }
 
 const char *stage_name(enum stage s)

@@ -4,6 +4,7 @@
 #include "compress/report.h"
 
 #include "base/clock.h"
+#include "compress/modifiers.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -46,27 +47,34 @@ double report_ratio(const struct report *r)
     return r->compressed_rows > 0 ? (double)r->original_rows / (double)r->compressed_rows : 1.0;
 }
 
-int compress_apply(const struct plan_step *step, enum modality m, int layer, int n_layer,
-                   struct rows *rows, const float *metric, int n_metric, struct arena *scratch,
-                   struct report *report, struct err *e)
+/* The method with what norm=direction needs around it. */
+static int run(const struct plan_step *step, const struct compress_call *call, struct rows *rows,
+               struct arena *scratch, struct compress_outcome *out, struct err *e)
+{
+    struct norms norms;
+    if (norms_before(&norms, step, rows, scratch, e) ||
+        step->method->ops.apply(call, rows, scratch, out, e)) {
+        return -1;
+    }
+    norms_after(&norms, rows);
+    return 0;
+}
+
+static int apply(const struct plan_step *step, enum modality m, const struct compress_call *call,
+                 struct rows *rows, struct arena *scratch, struct report *report, struct err *e)
 {
     const struct compressor *c = step->method;
     if (!(c->info.stages & STAGE_BIT(step->stage))) {
         return err_set(e, ERR_INTERNAL, "%s cannot act at stage %s", c->info.name,
                        stage_name(step->stage));
     }
-    struct compress_call call = {.stage = step->stage,
-                                 .layer = layer,
-                                 .n_layer = n_layer,
-                                 .metric = metric,
-                                 .n_metric = n_metric,
-                                 .options = step->options};
     struct compress_outcome out = {0};
     struct err failure = ERR_INIT;
     struct arena_mark mark = arena_mark(scratch);
     int before = rows->n;
+    int dropped = c->info.drops ? rows_dropped(rows) : 0;
     double begin = clock_ms();
-    int rc = c->ops.apply(&call, rows, scratch, &out, &failure);
+    int rc = run(step, call, rows, scratch, &out, &failure);
     double ms = clock_ms() - begin;
     arena_rewind(scratch, mark);
     if (rc && failure.code != ERR_NO_MEMORY) {
@@ -79,7 +87,31 @@ int compress_apply(const struct plan_step *step, enum modality m, int layer, int
     if (skipped) {
         report_skip(report, step->stage, skipped);
     }
-    bool first = step->stage != STAGE_VIT_LAYER || layer <= 0;
+    bool first = step->stage != STAGE_VIT_LAYER || call->layer <= 0;
     report_add(report, m, step, first ? before : 0, first ? rows->n : rows->n - before, ms);
+    report->modality[m].dropped += c->info.drops ? rows_dropped(rows) - dropped : 0;
     return 0;
+}
+
+int compress_apply(const struct plan_step *step, enum modality m, int layer, int n_layer,
+                   struct rows *rows, const float *metric, int n_metric, struct arena *scratch,
+                   struct report *report, struct err *e)
+{
+    struct compress_call call = {.stage = step->stage,
+                                 .layer = layer,
+                                 .n_layer = n_layer,
+                                 .metric = metric,
+                                 .n_metric = n_metric,
+                                 .options = step->options,
+                                 .thresholds = step->thresholds};
+    return apply(step, m, &call, rows, scratch, report, e);
+}
+
+int compress_apply_picture(const struct plan_step *step, const struct picture_facts *picture,
+                           struct rows *rows, struct arena *scratch, struct report *report,
+                           struct err *e)
+{
+    struct compress_call call = {
+        .stage = step->stage, .layer = -1, .options = step->options, .picture = picture};
+    return apply(step, MODALITY_IMAGE, &call, rows, scratch, report, e);
 }

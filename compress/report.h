@@ -12,7 +12,8 @@ struct report_stage {
     enum stage stage;
     int rows_in;
     int rows_out;
-    double ms; /* time spent compressing, not computing */
+    int dropped; /* original rows that no row stands for any more */
+    double ms;   /* time spent compressing, not computing */
 };
 
 struct report {
@@ -44,5 +45,9 @@ double report_ratio(const struct report *r); /* original / compressed; 1 when em
 int compress_apply(const struct plan_step *step, enum modality m, int layer, int n_layer,
                    struct rows *rows, const float *metric, int n_metric, struct arena *scratch,
                    struct report *report, struct err *e);
+/* The same for a picture as a whole, at the pixels and image-rows stages. */
+int compress_apply_picture(const struct plan_step *step, const struct picture_facts *picture,
+                           struct rows *rows, struct arena *scratch, struct report *report,
+                           struct err *e);
 
 #endif

@@ -70,7 +70,7 @@ static void replace(struct rows *r, const struct rows *t, const int32_t *map)
     memcpy(r->kind, t->kind, count);
     memcpy(r->flags, t->flags, count);
     for (int i = 0; i < r->n_source; i++) {
-        r->owner[i] = map[r->owner[i]];
+        r->owner[i] = r->owner[i] < 0 ? ROW_DROPPED : map[r->owner[i]];
     }
     r->n = t->n;
 }
@@ -93,13 +93,17 @@ static int list_members(struct members *l, const int32_t *map, int n, int m, str
     }
     /* begin[g + 2] counts group g; then begin[g + 1] runs from its begin to its end. */
     for (int i = 0; i < n; i++) {
-        l->begin[map[i] + 2]++;
+        if (map[i] >= 0) {
+            l->begin[map[i] + 2]++;
+        }
     }
     for (int g = 0; g < m; g++) {
         l->begin[g + 2] += l->begin[g + 1];
     }
     for (int i = 0; i < n; i++) {
-        l->row[l->begin[map[i] + 1]++] = i;
+        if (map[i] >= 0) {
+            l->row[l->begin[map[i] + 1]++] = i;
+        }
     }
     return 0;
 }
@@ -159,8 +163,35 @@ int rows_permute(struct rows *r, const int32_t *perm, struct arena *scratch, str
 void rows_first_source(const struct rows *r, int32_t *first)
 {
     for (int i = r->n_source - 1; i >= 0; i--) {
-        first[r->owner[i]] = i;
+        if (r->owner[i] >= 0) {
+            first[r->owner[i]] = i;
+        }
     }
+}
+
+int rows_number_groups(const struct rows *r, int32_t *map, int32_t *first)
+{
+    int n = 0;
+    for (int i = 0; i < r->n; i++) {
+        first[i] = -1;
+    }
+    for (int i = 0; i < r->n; i++) {
+        int32_t group = map[i];
+        if (group >= 0 && first[group] < 0) {
+            first[group] = n++;
+        }
+        map[i] = group < 0 ? ROW_DROPPED : first[group];
+    }
+    return n;
+}
+
+int rows_dropped(const struct rows *r)
+{
+    int n = 0;
+    for (int s = 0; s < r->n_source; s++) {
+        n += r->owner[s] < 0;
+    }
+    return n;
 }
 
 int rows_check(const struct rows *r, struct err *e)
@@ -172,11 +203,13 @@ int rows_check(const struct rows *r, struct err *e)
         }
         total += (double)r->mass[i];
     }
-    if (total != (double)r->n_source) {
-        return err_set(e, ERR_INTERNAL, "masses add up to %g for %d sources", total, r->n_source);
+    int dropped = rows_dropped(r);
+    if (total != (double)(r->n_source - dropped)) {
+        return err_set(e, ERR_INTERNAL, "masses add up to %g for %d sources, %d of them dropped",
+                       total, r->n_source, dropped);
     }
     for (int i = 0; i < r->n_source; i++) {
-        if (r->owner[i] < 0 || r->owner[i] >= r->n) {
+        if (r->owner[i] < ROW_DROPPED || r->owner[i] >= r->n) {
             return err_set(e, ERR_INTERNAL, "source %d is owned by row %d of %d", i, r->owner[i],
                            r->n);
         }

@@ -4,8 +4,10 @@
  *   mass    how many original rows it stands for
  *   owner   for every original row, the row that stands for it now: because each
  *           source has exactly one owner, the origins always partition the input
- * Invariants (rows_check): sum of mass = n_source; every owner in [0, n); every
- * row owns at least one source. */
+ *   dropped a source that no row stands for: pruning methods leave some, merging ones none
+ * Invariants (rows_check): every owner in [0, n) or ROW_DROPPED; every row owns as many
+ * sources as its mass says, and at least one; so the masses and the dropped sources add up
+ * to n_source. */
 #ifndef TAMP_COMPRESS_ROWS_H
 #define TAMP_COMPRESS_ROWS_H
 
@@ -27,16 +29,20 @@ enum row_flag {
                           template puts behind it */
 };
 
+#define ROW_DROPPED (-1)
+
 struct rows {
-    int n;           /* rows now */
-    int n_source;    /* rows before any merge */
-    int n_embd;      /* width */
-    float *x;        /* [n, n_embd] */
-    float *mass;     /* [n] */
-    float *position; /* [n] in units of original rows; a merged row keeps a real position */
-    uint8_t *kind;   /* [n] enum row_kind */
-    uint8_t *flags;  /* [n] enum row_flag */
-    int32_t *owner;  /* [n_source] */
+    int n;            /* rows now */
+    int n_source;     /* rows before any merge */
+    int n_embd;       /* width */
+    float *x;         /* [n, n_embd] */
+    float *mass;      /* [n] */
+    float *position;  /* [n] in units of original rows; a merged row keeps a real position */
+    uint8_t *kind;    /* [n] enum row_kind */
+    uint8_t *flags;   /* [n] enum row_flag */
+    int32_t *owner;   /* [n_source], or ROW_DROPPED */
+    float *attention; /* [n_source] share of the tower's attention that a source got, or NULL:
+                         of the picture, so merging leaves it as it is */
 };
 
 /* n rows, each its own source: mass 1, position first_position + i, flags 0.
@@ -48,6 +54,7 @@ int rows_init(struct rows *r, struct arena *a, int n, int n_embd, enum row_kind 
  * (every new row gets at least one). x, mass: mass-weighted mean and sum; a row that is
  * alone in its group keeps its bytes. position: the smallest of the group; kind: of the
  * first old row; flags are or-ed. The order of new rows is given by the numbers in map.
+ * map[i] = ROW_DROPPED drops the row: its sources are owned by no row from then on.
  * Temporaries come from scratch (the caller rewinds); on failure nothing has changed. */
 int rows_merge(struct rows *r, const int32_t *map, int m, struct arena *scratch, struct err *e);
 
@@ -56,6 +63,14 @@ int rows_permute(struct rows *r, const int32_t *perm, struct arena *scratch, str
 
 /* The smallest source index of each row: first[n]. */
 void rows_first_source(const struct rows *r, int32_t *first);
+
+/* Number the groups of map [r->n], which holds any numbers below r->n (or ROW_DROPPED), from
+ * 0 in the order of their first row: a map for rows_merge that keeps the order. Returns how
+ * many groups there are. first[r->n] is work space. */
+int rows_number_groups(const struct rows *r, int32_t *map, int32_t *first);
+
+/* Sources that no row stands for. */
+int rows_dropped(const struct rows *r);
 
 /* 0, or -1 with the invariant that is broken. For tests and debug builds. */
 int rows_check(const struct rows *r, struct err *e);

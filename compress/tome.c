@@ -12,6 +12,8 @@
  *     "at most half a block" would leave too much for the last ones
  *   - protected rows are taken out before the split instead of scoring -infinity in it:
  *     the rest still alternates between A and B, and the budget stays exact
+ *   - counts=adaptive merges every pair above a threshold of the block instead of r pairs
+ *     (DyMU, arXiv 2504.17040; merge_rates.h), down to a quarter of the fixed count
  *   - ties go to the lowest index, and the order of merging is a total one */
 #include "compress/compressor.h"
 #include "compress/merge.h"
@@ -19,10 +21,16 @@
 #include <math.h>
 #include <string.h>
 
-enum { RATIO, ROWS, SCHEDULE };
+enum { RATIO, ROWS, SCHEDULE, COUNTS };
 enum { CONSTANT, INCREASING, DECREASING };
+enum { FIXED, ADAPTIVE };
+
+/* However plain a picture is, adaptive counts leave this share of what fixed ones would. */
+#define LEAST_SHARE 0.25
 
 static const char *const schedules[] = {"constant", "increasing", "decreasing", NULL};
+
+static const char *const counts[] = {"fixed", "adaptive", NULL};
 
 static const struct compressor_option options[] = {
     [RATIO] = {.name = "ratio",
@@ -51,16 +59,22 @@ static const struct compressor_option options[] = {
                   .choices = schedules,
                   .unit = "",
                   .help = "merge as many rows in each block, more and more, or fewer and fewer"},
+    [COUNTS] = {.name = "counts",
+                .type = OPTION_ENUM,
+                .min = 0,
+                .max = 1,
+                .def = FIXED,
+                .choices = counts,
+                .unit = "",
+                .help =
+                    "leave as many rows of every picture, or by thresholds of the model more of "
+                    "a busy one and fewer of a plain one; then the ratio is an average"},
 };
 
 /* Free rows that should be left in the end. */
 static int target_rows(const double *values, int n)
 {
-    if (n == 0) {
-        return 0;
-    }
-    double wanted = values[ROWS] >= 1 ? values[ROWS] : floor((double)n / values[RATIO] + 0.5);
-    return wanted < 1 ? 1 : wanted > (double)n ? n : (int)wanted;
+    return merge_target(values[RATIO], values[ROWS], n);
 }
 
 /* Free rows after block `layer`: n minus the share of (n - target) that the schedule gives
@@ -96,6 +110,9 @@ static int goal_rows(const double *values, int n, int layer, int n_layer)
 
 static int predict(const double *values, int n)
 {
+    if ((int)values[COUNTS] == ADAPTIVE && n > 1) {
+        return -1;
+    }
     return target_rows(values, n);
 }
 
@@ -155,8 +172,22 @@ static int place_rows(const struct split *s, const struct merge_match *match, co
     return next;
 }
 
+/* Pairs to merge: those of finite score and, if there is a threshold, above it. */
+static int count_pairs(const struct compress_call *call, const struct merge_match *match,
+                       const int32_t *order, int most)
+{
+    float above =
+        (int)call->options[COUNTS] == ADAPTIVE ? call->thresholds[call->layer] : -INFINITY;
+    int n = 0;
+    while (n < most && isfinite(match[order[n]].score) && match[order[n]].score > above) {
+        n++;
+    }
+    return n;
+}
+
 static int merge_pairs(const struct compress_call *call, struct rows *r, const struct split *s,
-                       int n_merge, struct arena *scratch, struct err *e)
+                       int n_merge, struct arena *scratch, struct compress_outcome *out,
+                       struct err *e)
 {
     struct merge_match *match = arena_alloc(scratch, (size_t)s->n_a, sizeof *match);
     int32_t *order = arena_alloc(scratch, (size_t)s->n_a, sizeof *order);
@@ -171,9 +202,11 @@ static int merge_pairs(const struct compress_call *call, struct rows *r, const s
         merge_order(match, s->n_a, order, scratch, e)) {
         return -1;
     }
-    while (n_merge > 0 && !isfinite(match[order[n_merge - 1]].score)) {
-        n_merge--;
+    n_merge = count_pairs(call, match, order, n_merge);
+    if (n_merge == 0) {
+        return 0;
     }
+    out->weakest = match[order[n_merge - 1]].score;
     int m = place_rows(s, match, order, n_merge, map, merged);
     return rows_merge(r, map, m, scratch, e);
 }
@@ -198,13 +231,19 @@ static int apply(const struct compress_call *call, struct rows *r, struct arena 
         out->skipped = n_source == 0 && r->n > 0 ? "all_protected" : "too_few_rows";
         return 0;
     }
+    bool adaptive = (int)call->options[COUNTS] == ADAPTIVE;
+    if (adaptive && !call->thresholds) {
+        out->skipped = "not_calibrated";
+        return 0;
+    }
     if (split_rows(r, &s, scratch, e)) {
         return -1;
     }
     int n_free = s.n_a + s.n_b;
-    int goal = goal_rows(call->options, n_source, call->layer, call->n_layer);
+    int goal = adaptive ? (int)ceil(LEAST_SHARE * target_rows(call->options, n_source))
+                        : goal_rows(call->options, n_source, call->layer, call->n_layer);
     int n_merge = n_free - goal < n_free / 2 ? n_free - goal : n_free / 2;
-    return n_merge > 0 ? merge_pairs(call, r, &s, n_merge, scratch, e) : 0;
+    return n_merge > 0 ? merge_pairs(call, r, &s, n_merge, scratch, out, e) : 0;
 }
 
 const struct compressor compressor_tome = {

@@ -218,6 +218,16 @@ static const struct schema_option options[] = {
              "profile; settings such as image.ratio=2,text.threshold=0.9 change it",
      .offset = AT(compression),
      .commands = BOTH},
+    {.name = "baselines",
+     .group = "Compression",
+     .type = SCHEMA_BOOL,
+     .def = "false",
+     .metavar = "",
+     .unit = "",
+     .help = "take the methods that exist for comparisons only, random and stride: for "
+             "measurements, not for users",
+     .offset = AT(baselines),
+     .commands = BOTH},
 
     {.name = "host",
      .group = "Server",

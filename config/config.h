@@ -39,6 +39,7 @@ struct config {
     int precision;  /* enum config_precision */
     int cache_type; /* enum config_cache_type */
     char *profile, *compression;
+    bool baselines;
     int log_format; /* enum log_format */
     int log_level;  /* enum log_level */
     char *config_file;

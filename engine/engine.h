@@ -104,6 +104,7 @@ extern const struct generation_params generation_params_default;
 struct engine_request {
     const char *id;                    /* for the log */
     uint8_t scope[ENGINE_SCOPE_BYTES]; /* zeros: everybody without a key */
+    bool overlay;                      /* draw the groups of the pictures (job_result.overlays) */
     bool cache_prompt; /* may use what earlier requests left and leave something behind */
     struct chat chat;
     const struct image_bytes *images; /* [chat.n_images] */
@@ -171,6 +172,16 @@ void job_next(struct job *j, struct job_event *out);
 /* Wait up to timeout_ms (-1 = for ever) for an event; false on time-out. */
 bool job_wait(struct job *j, int timeout_ms);
 
+/* What became of one picture's grid of side x side cells. */
+struct picture_overlay {
+    const char *method;
+    int side, n_rows;
+    const int32_t *owner;   /* [side^2] row that stands for the cell now; negative = dropped */
+    const uint8_t *protect; /* [side^2] 1 = must not merge; NULL = none */
+    const uint8_t *png;     /* [png_bytes] the picture as the tower sees it, drawn over */
+    size_t png_bytes;
+};
+
 struct job_result {
     int prompt_rows; /* rows really run: usage.prompt_tokens */
     int text_rows, image_rows;
@@ -186,6 +197,8 @@ struct job_result {
     size_t kv_bytes_saved; /* against the same request uncompressed */
     size_t peak_bytes;     /* memory of this request: KV, activations, pictures */
     struct report report;
+    const struct picture_overlay *overlays; /* [n_overlays] when asked for, until job_free */
+    int n_overlays;
 };
 /* Complete after JOB_EVENT_END; after an error what was known until then. */
 const struct job_result *job_result(const struct job *j);

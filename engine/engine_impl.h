@@ -40,7 +40,14 @@ struct prompt_run {
 };
 
 struct prompt_image {
-    float *pixels;                /* preprocessed, until encoded */
+    float *pixels;    /* preprocessed, at the size that is encoded */
+    float *whole;     /* the same at full size; NULL: it was not needed */
+    uint8_t *protect; /* [rows of the grid] cells that must not merge, or NULL */
+    int n_protected;
+    uint64_t *digest;             /* [rows of the grid], for methods that compare cells */
+    int n_side;                   /* patches a side of a smaller picture, 0 = full size */
+    struct rows grid;             /* then: which of its cells stand for which of the full grid */
+    struct report grid_report;    /* and what that step said */
     uint8_t key[IMAGE_KEY_BYTES]; /* when a cache may be used */
     struct plan_step step;
     bool in_prefix;             /* its keys and values are there: it is not encoded */
@@ -75,7 +82,9 @@ struct job {
     struct arena arena;
     struct prompt prompt;
     struct plan plan;
-    struct generation_params gen; /* deep copy in the arena */
+    bool overlay;                     /* pictures of the groups are wanted */
+    struct picture_overlay *overlays; /* [n_images] then; result.n_overlays are done */
+    struct generation_params gen;     /* deep copy in the arena */
     uint8_t scope[ENGINE_SCOPE_BYTES];
     bool cache_prompt;
 
@@ -188,9 +197,10 @@ struct job *queue_take(struct engine *en);
 void queue_charge_answers(struct engine *en); /* what running answers got */
 void queue_job_ended(struct engine *en, struct job *j);
 
+/* What the tower makes depends on it. */
 static inline bool step_in_tower(const struct plan_step *step)
 {
-    return step->method != compressors[0] && step->stage == STAGE_VIT_LAYER;
+    return step->method != compressors[0] && step->stage <= STAGE_VIT_LAYER;
 }
 
 static inline bool job_uses_image_cache(const struct job *j)
@@ -230,6 +240,23 @@ int choose_begin(struct engine *en, struct job *j, struct err *e);
 /* JOB_CHOOSING: the next chunk through the lower blocks; after the last one `sequence` is
  * what goes on, and the job's state JOB_PREFILL. */
 int choose_step(struct engine *en, struct job *j, struct err *e);
+
+/* picture.c: one picture. Cells of the grid along a side. */
+int picture_side(const struct vision_info *v);
+/* At most so many of n_rows rows are left by the plan. */
+int picture_bound(const struct prompt_image *im, int n_rows);
+/* Its rows depend on the pictures before it. */
+bool picture_looks_back(const struct plan_step *step);
+/* Caller's thread: protected cells, size, pixels, keys of picture `index`. */
+int picture_prepare(struct job *j, int index, const struct image *picture,
+                    const struct chat_part *part, struct err *e);
+/* Engine thread: rows of a smaller picture get masses and origins of the full grid. */
+int picture_adopt_grid(struct prompt_image *im, struct arena *a, struct err *e);
+/* Protected cells as flags of rows; n_class sources come before them. */
+void picture_protect(const struct prompt_image *im, struct rows *rows, int n_class);
+
+/* Into result.overlays: its groups, drawn. */
+int picture_draw(struct engine *en, struct job *j, const struct prompt_image *im, struct err *e);
 
 /* pictures.c, engine thread. Rows of the job's pictures, as many as go into one pass of the
  * tower; *done: there are all of them; *encoded: there was a pass. -1: this job failed. */
@@ -278,5 +305,9 @@ void batch_finish(struct engine *en, struct job *j, const struct err *error);
 /* calibrate.c: a forward pass over a built-in text: proves that the model works (a
  * truncated file fails here, not at the first user) and fills en->calibration. */
 int engine_calibrate(struct engine *en, struct err *e);
+/* calibrate_pictures.c, engine thread: thresholds[blocks of the tower] for a step with
+ * adaptive counts. The first time for its ratio some pictures go through the tower. */
+int engine_calibrate_pictures(struct engine *en, const struct plan_step *step, float *thresholds,
+                              struct err *e);
 
 #endif

@@ -54,7 +54,7 @@ static void add_step(struct sha256_ctx *sha, const struct plan_step *step)
     add_string(sha, step ? step->method->info.name : "off");
     if (step) {
         add_number(sha, (uint64_t)step->stage);
-        add_bytes(sha, step->options, (size_t)step->method->info.n_options * sizeof(double));
+        add_bytes(sha, step->options, (size_t)compressor_n_options(step->method) * sizeof(double));
     }
 }
 
@@ -87,6 +87,17 @@ void image_rows_key(const uint8_t tower_key[IMAGE_KEY_BYTES], const struct plan_
     add_string(&sha, "tamp rows 1");
     add_bytes(&sha, tower_key, IMAGE_KEY_BYTES);
     add_step(&sha, step);
+    sha256_digest(&sha, IMAGE_KEY_BYTES, key);
+}
+
+void image_key_add(uint8_t key[IMAGE_KEY_BYTES], const char *name, const void *bytes, size_t n)
+{
+    struct sha256_ctx sha;
+    sha256_init(&sha);
+    add_bytes(&sha, key, IMAGE_KEY_BYTES);
+    add_string(&sha, name);
+    add_number(&sha, n);
+    add_bytes(&sha, bytes, n);
     sha256_digest(&sha, IMAGE_KEY_BYTES, key);
 }
 
@@ -156,6 +167,9 @@ static void copy_rows(struct rows *to, const struct rows *from)
     memcpy(to->owner, from->owner, (size_t)from->n_source * sizeof *to->owner);
     memcpy(to->kind, from->kind, n);
     memcpy(to->flags, from->flags, n);
+    if (from->attention) {
+        memcpy(to->attention, from->attention, (size_t)from->n_source * sizeof *to->attention);
+    }
 }
 
 int image_cache_get(struct image_cache *c, const uint8_t key[IMAGE_KEY_BYTES], struct arena *a,
@@ -171,7 +185,9 @@ int image_cache_get(struct image_cache *c, const uint8_t key[IMAGE_KEY_BYTES], s
     }
     copy.n_source = n->rows.n_source;
     copy.owner = arena_alloc(a, (size_t)copy.n_source, sizeof *copy.owner);
-    if (!copy.owner) {
+    copy.attention =
+        n->rows.attention ? arena_alloc(a, (size_t)copy.n_source, sizeof *copy.attention) : NULL;
+    if (!copy.owner || (n->rows.attention && !copy.attention)) {
         return err_no_memory(e, (size_t)copy.n_source * sizeof *copy.owner);
     }
     copy_rows(&copy, &n->rows);
@@ -201,7 +217,8 @@ static bool entry_bytes(const struct rows *r, size_t *out)
     size_t flags;
     size_t owners;
     return ck_mul(n, (size_t)r->n_embd + 2, &floats) && ck_mul(floats, sizeof(float), &floats) &&
-           ck_mul(n, 2, &flags) && ck_mul((size_t)r->n_source, sizeof(int32_t), &owners) &&
+           ck_mul(n, 2, &flags) &&
+           ck_mul((size_t)r->n_source, sizeof(int32_t) + sizeof(float), &owners) &&
            ck_add(floats, flags, out) && ck_add(*out, owners, out) &&
            ck_add(*out, sizeof(struct entry), out);
 }
@@ -218,7 +235,9 @@ static struct entry *entry_new(const struct rows *r, size_t bytes)
     n->rows.mass = n->rows.x + (size_t)r->n * (size_t)r->n_embd;
     n->rows.position = n->rows.mass + r->n;
     n->rows.owner = (int32_t *)(n->rows.position + r->n);
-    n->rows.kind = (uint8_t *)(n->rows.owner + r->n_source);
+    float *attention = (float *)(n->rows.owner + r->n_source);
+    n->rows.attention = r->attention ? attention : NULL;
+    n->rows.kind = (uint8_t *)(attention + r->n_source);
     n->rows.flags = n->rows.kind + r->n;
     copy_rows(&n->rows, r);
     return n;

@@ -38,6 +38,8 @@ void image_cache_key(const uint8_t *scope, size_t scope_bytes, const struct imag
  * with the whole step of the picture, wherever it acts. */
 void image_rows_key(const uint8_t tower_key[IMAGE_KEY_BYTES], const struct plan_step *step,
                     uint8_t key[IMAGE_KEY_BYTES]);
+/* What else rows depend on goes into their key, by a name. */
+void image_key_add(uint8_t key[IMAGE_KEY_BYTES], const char *name, const void *bytes, size_t n);
 
 /* max_bytes: what the entries may take, their own fields included. */
 struct image_cache *image_cache_new(size_t max_bytes, struct err *e);

@@ -8,6 +8,7 @@
 #include "engine/engine_impl.h"
 
 #include "base/clock.h"
+#include "compress/modifiers.h"
 
 #include <string.h>
 
@@ -20,6 +21,7 @@
 struct tower_hook {
     struct prompt_image *image; /* its report gets times and reasons of the single layers */
     struct arena *scratch;
+    int n_patches; /* sources before these are the class token */
 };
 
 struct picture_pass {
@@ -39,19 +41,52 @@ static int tower_run(void *ctx, int layer, int n_layer, struct rows *rows, const
                      int n_metric, struct err *e)
 {
     struct tower_hook *h = ctx;
+    if (layer == 0) {
+        picture_protect(h->image, rows, rows->n_source - h->n_patches);
+    }
     return compress_apply(&h->image->step, MODALITY_IMAGE, layer, n_layer, rows, metric, n_metric,
                           h->scratch, &h->image->layers, e);
 }
 
 /* ---- which pictures ------------------------------------------------------------------ */
 
+/* Whether rows are needed of a picture: its keys and values may be there already, but one
+ * behind it is compared with it, or it shall be drawn. */
+static bool needs_rows(const struct job *j, const struct prompt_image *im)
+{
+    const struct prompt_image *end = j->prompt.images + j->prompt.n_images;
+    bool needed = !im->in_prefix || j->overlay;
+    for (const struct prompt_image *later = im + 1; !needed && later < end; later++) {
+        needed = !later->in_prefix && picture_looks_back(&later->step);
+    }
+    return needed;
+}
+
+/* Thresholds for a step whose counts follow the content. */
+static int measure(struct engine *en, struct job *j, struct prompt_image *im, struct err *e)
+{
+    size_t n = (size_t)vision_info(en->vision)->n_layer;
+    float *thresholds = im->step.thresholds ? NULL : arena_alloc(&j->arena, n, sizeof *thresholds);
+    if (im->step.thresholds) {
+        return 0;
+    }
+    if (!thresholds) {
+        return err_no_memory(e, n * sizeof *thresholds);
+    }
+    im->step.thresholds = thresholds;
+    return engine_calibrate_pictures(en, &im->step, thresholds, e);
+}
+
 /* 1: the rows of this picture are there. 0: only the tower can make them. -1: no memory. */
 static int find_rows(struct engine *en, struct job *j, struct prompt_image *im, struct err *e)
 {
-    if (im->in_prefix || im->has_rows) {
+    if (!needs_rows(j, im) || im->has_rows) {
         return 1;
     }
     report_init(&im->layers, &j->plan);
+    if (plan_step_is_adaptive(&im->step) && measure(en, j, im, e)) {
+        return -1;
+    }
     if (!job_uses_image_cache(j)) {
         return 0;
     }
@@ -146,8 +181,9 @@ static int own_sources(struct rows *r, struct arena *a, struct err *e)
 
 static int take_rows(struct engine *en, struct job *j, struct prompt_image *im, struct err *e)
 {
-    if (im->rows.n_source != vision_info(en->vision)->n_rows &&
-        own_sources(&im->rows, &j->arena, e)) {
+    if (picture_adopt_grid(im, &j->arena, e) ||
+        (im->rows.n_source != vision_info(en->vision)->n_rows &&
+         own_sources(&im->rows, &j->arena, e))) {
         return -1;
     }
     im->has_rows = true;
@@ -167,10 +203,16 @@ static int encode(struct engine *en, const struct picture_pass *p, int first, in
         struct job *j = p->jobs[first + i];
         struct prompt_image *im = p->images[first + i];
         report_init(&im->layers, &j->plan);
-        contexts[i] = (struct tower_hook){.image = im, .scratch = &en->scratch};
+        contexts[i] = (struct tower_hook){
+            .image = im, .scratch = &en->scratch, .n_patches = vision_info(en->vision)->n_patches};
         hooks[i] = (struct stage_hook){tower_wants, tower_run, &contexts[i]};
         pictures[i] = (struct vision_picture){
-            im->pixels, step_in_tower(&im->step) ? &hooks[i] : NULL, &j->arena, &im->rows};
+            .pixels = im->pixels,
+            .n_side = im->n_side,
+            .hook =
+                im->step.stage == STAGE_VIT_LAYER && step_in_tower(&im->step) ? &hooks[i] : NULL,
+            .arena = &j->arena,
+            .rows = &im->rows};
     }
     double begin = clock_ms();
     if (vision_encode(en->vision, pictures, n, &en->compute, &en->scratch, e)) {
@@ -220,26 +262,73 @@ static void report_picture(struct job *j, const struct prompt_image *im, int n_b
     double ms = im->info.report.modality[MODALITY_IMAGE].ms;
     job_take_skips(j, &im->info.report);
     report_add(&j->result.report, MODALITY_IMAGE, &im->step, n_before, im->info.n_rows, ms);
+    j->result.report.modality[MODALITY_IMAGE].dropped +=
+        im->info.report.modality[MODALITY_IMAGE].dropped;
     j->result.compress_ms += ms;
 }
 
-static int finish_picture(struct engine *en, struct job *j, struct prompt_image *im, struct err *e)
+/* Everything that merges behind the tower, and what the rows before it were. */
+static int shrink(struct engine *en, struct prompt_image *im, const struct picture_facts *facts,
+                  struct err *e)
 {
-    const struct vision_info *v = vision_info(en->vision);
-    if (im->in_prefix) {
-        im->info.report.modality[MODALITY_IMAGE].ms = 0;
-        report_picture(j, im, v->n_rows);
+    if (im->step.method == compressors[0]) {
         return 0;
     }
-    if (im->step.method != compressors[0] && im->step.stage == STAGE_IMAGE_ROWS &&
-        compress_apply(&im->step, MODALITY_IMAGE, -1, v->n_layer, &im->rows, NULL, 0, &en->scratch,
-                       &im->layers, e)) {
+    if (im->step.stage == STAGE_PIXELS) {
+        im->layers = im->grid_report;
+    }
+    picture_protect(im, &im->rows, 0);
+    if (im->step.stage == STAGE_IMAGE_ROWS &&
+        compress_apply_picture(&im->step, facts, &im->rows, &en->scratch, &im->layers, e)) {
         return -1;
     }
-    im->info.n_rows = im->rows.n;
-    im->info.n_source = im->rows.n_source;
-    im->info.report = im->layers;
+    double begin = clock_ms();
+    struct err failure = ERR_INIT;
+    if (modifiers_finish(&im->step, &im->rows, &en->scratch, &failure)) {
+        report_skip(&im->layers, im->step.stage, "out_of_memory");
+    }
+    im->layers.modality[MODALITY_IMAGE].ms += clock_ms() - begin;
+    return 0;
+}
+
+static int finish_picture(struct engine *en, struct job *j, struct prompt_image *im,
+                          const struct picture_facts *facts, struct err *e)
+{
+    const struct vision_info *v = vision_info(en->vision);
+    if (im->has_rows && shrink(en, im, facts, e)) {
+        return -1;
+    }
+    if (im->in_prefix) {
+        im->info.report.modality[MODALITY_IMAGE].ms = 0;
+    } else {
+        im->info.n_rows = im->rows.n;
+        im->info.n_source = im->rows.n_source;
+        im->info.report = im->layers;
+    }
     report_picture(j, im, v->n_rows);
+    return j->overlay ? picture_draw(en, j, im, e) : 0;
+}
+
+/* In the order of the request: a picture may be compared with those before it. */
+static int finish_pictures(struct engine *en, struct job *j, struct err *e)
+{
+    int n = j->prompt.n_images;
+    int side = n ? picture_side(vision_info(en->vision)) : 0;
+    struct picture_facts *facts = arena_alloc(&j->arena, (size_t)n, sizeof *facts);
+    if (!facts) {
+        return err_no_memory(e, (size_t)n * sizeof *facts);
+    }
+    for (int i = 0; i < n; i++) {
+        struct prompt_image *im = &j->prompt.images[i];
+        facts[i] = (struct picture_facts){.width = side,
+                                          .height = side,
+                                          .digest = im->digest,
+                                          .previous = i > 0 ? &facts[i - 1] : NULL,
+                                          .rows = im->has_rows ? &im->rows : NULL};
+        if (finish_picture(en, j, im, &facts[i], e)) {
+            return -1;
+        }
+    }
     return 0;
 }
 
@@ -260,15 +349,11 @@ int pictures_advance(struct engine *en, struct job *j, bool *done, bool *encoded
         }
     }
     for (int i = 0; i < j->prompt.n_images; i++) {
-        if (!j->prompt.images[i].in_prefix && !j->prompt.images[i].has_rows) {
+        const struct prompt_image *im = &j->prompt.images[i];
+        if (needs_rows(j, im) && !im->has_rows) {
             return 0;
         }
     }
-    for (int i = 0; i < j->prompt.n_images; i++) {
-        if (finish_picture(en, j, &j->prompt.images[i], e)) {
-            return -1;
-        }
-    }
     *done = true;
-    return 0;
+    return finish_pictures(en, j, e);
 }

@@ -324,17 +324,18 @@ static void protect_ends(struct prompt *prompt)
     }
 }
 
-static enum image_detail detail_of(const struct chat *chat, int image)
+static const struct chat_part *part_of(const struct chat *chat, int image)
 {
     for (int m = 0; m < chat->n_messages; m++) {
         for (int i = 0; i < chat->messages[m].n_parts; i++) {
             const struct chat_part *part = &chat->messages[m].parts[i];
             if (part->type == CHAT_PART_IMAGE && part->image == image) {
-                return part->detail;
+                return part;
             }
         }
     }
-    return DETAIL_AUTO;
+    static const struct chat_part none = {.type = CHAT_PART_IMAGE};
+    return &none;
 }
 
 static int image_error(const struct engine_request *r, int image, struct err *e)
@@ -348,6 +349,15 @@ static int image_error(const struct engine_request *r, int image, struct err *e)
         }
     }
     return -1;
+}
+
+static void bound_rows(struct job *j)
+{
+    struct prompt *p = &j->prompt;
+    p->rows_bound = 0;
+    for (int i = 0; i < p->n_images; i++) {
+        p->rows_bound += picture_bound(&p->images[i], vision_info(j->engine->vision)->n_rows);
+    }
 }
 
 /* The plan of each picture follows from its header alone, so the context check can run
@@ -371,9 +381,9 @@ static int scan_images(struct preparation *p, struct err *e)
         }
         const char *skipped = NULL;
         struct plan_step *step = &prompt->images[i].step;
-        plan_image_step(&j->plan, detail_of(&r->chat, i), header.width, header.height, v->n_rows,
-                        step, &skipped);
-        if (!skipped && step->method != compressors[0] && step->stage == STAGE_VIT_LAYER &&
+        plan_image_step(&j->plan, part_of(&r->chat, i)->detail, header.width, header.height,
+                        v->n_rows, step, &skipped);
+        if (!skipped && step->method != compressors[0] && step_in_tower(step) &&
             !v->merge_in_tower) {
             step->method = compressors[0];
             skipped = "projector_needs_grid";
@@ -381,10 +391,8 @@ static int scan_images(struct preparation *p, struct err *e)
         if (skipped) {
             report_skip(&j->result.report, step->stage, skipped);
         }
-        int left = step->method->ops.predict ? step->method->ops.predict(step->options, v->n_rows)
-                                             : v->n_rows;
-        prompt->rows_bound += left >= 0 && left <= v->n_rows ? left : v->n_rows;
     }
+    bound_rows(j);
     return 0;
 }
 
@@ -422,20 +430,15 @@ static int decode_images(struct preparation *p, struct err *e)
         if (image_decode(r->images[i].data, r->images[i].n, &image_limits_default, &im, e)) {
             return image_error(r, i, e);
         }
-        struct prompt_image *out = &j->prompt.images[i];
-        int rc = vision_preprocess(j->engine->vision, &im, &j->arena, &out->pixels, e);
-        if (job_uses_image_cache(j) || job_uses_prefix_cache(j)) {
-            image_cache_key(j->scope, sizeof j->scope, &im, vision_info(j->engine->vision),
-                            step_in_tower(&out->step) ? &out->step : NULL, out->key);
-            image_rows_key(out->key, &out->step, out->info.key);
-        }
+        int rc = picture_prepare(j, i, &im, part_of(&r->chat, i), e);
         image_free(&im);
         if (rc) {
             return image_error(r, i, e);
         }
     }
     j->result.image_decode_ms = r->chat.n_images ? clock_ms() - begin : 0;
-    return 0;
+    bound_rows(j); /* now with what must not merge */
+    return check_context(p, e);
 }
 
 /* The request may go after job_prepare: what generation needs is copied. */
@@ -495,6 +498,7 @@ struct job *job_prepare(struct engine *en, const struct engine_request *r, struc
     }
     snprintf(j->id, sizeof j->id, "%s", r->id ? r->id : "");
     j->plan = r->plan;
+    j->overlay = r->overlay;
     memcpy(j->scope, r->scope, sizeof j->scope);
     j->cache_prompt = r->cache_prompt;
     report_init(&j->result.report, &j->plan);

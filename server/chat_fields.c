@@ -18,6 +18,7 @@ struct fields {
     int64_t seed;
     int n, top_logprobs, max_draft;
     bool stream, logprobs, ignore_eos, return_progress, cache_prompt, timings_per_token;
+    bool return_overlay;
 };
 
 #define FIELD(name, type, min, max)                                                                \
@@ -46,6 +47,8 @@ static const struct json_field table[] = {
     FIELD(return_progress, BOOL, 0, 0),
     FIELD(cache_prompt, BOOL, 0, 0),
     FIELD(timings_per_token, BOOL, 0, 0),
+    /* ours */
+    FIELD(return_overlay, BOOL, 0, 0),
     {"speculative.n_max", JSON_FIELD_INT, 0, INT32_MAX, offsetof(struct fields, max_draft)},
 };
 
@@ -77,6 +80,12 @@ static int store(struct chat_request *r, const struct fields *f, struct err *e)
         err_reason(e, ERR_INVALID, "invalid_value", "'top_logprobs' needs 'logprobs': true");
         return err_param(e, "top_logprobs");
     }
+    if (f->return_overlay && f->stream) {
+        err_reason(e, ERR_UNSUPPORTED, "unsupported_parameter",
+                   "'return_overlay' comes with a whole answer, not with a stream");
+        return err_param(e, "return_overlay");
+    }
+    r->engine.overlay = f->return_overlay;
     g->max_tokens = f->max_completion_tokens ? f->max_completion_tokens : f->max_tokens;
     g->temperature = f->temperature;
     g->top_p = f->top_p;

@@ -122,6 +122,64 @@ static int check_room(const struct chat_reader *c, const char *param, struct err
     return 0;
 }
 
+static int bad_box(const char *param, struct err *e)
+{
+    return bad_url(param, "invalid_value",
+                   "must be a list of boxes [left, top, right, bottom] in fractions of the "
+                   "picture, 0 <= left < right <= 1 and 0 <= top < bottom <= 1",
+                   e);
+}
+
+static int read_box(const cJSON *v, const char *param, struct chat_region *out, struct err *e)
+{
+    float side[4];
+    int n = 0;
+    for (const cJSON *x = cJSON_IsArray(v) ? v->child : NULL; x; x = x->next) {
+        if (n == 4 || !cJSON_IsNumber(x) || !(x->valuedouble >= 0 && x->valuedouble <= 1)) {
+            return bad_box(param, e);
+        }
+        side[n++] = (float)x->valuedouble;
+    }
+    if (n != 4 || side[0] >= side[2] || side[1] >= side[3]) {
+        return bad_box(param, e);
+    }
+    *out = (struct chat_region){side[0], side[1], side[2], side[3]};
+    return 0;
+}
+
+/* What of the picture must not merge. */
+static int read_regions(struct chat_reader *c, const cJSON *part, const char *param,
+                        struct chat_part *out, struct err *e)
+{
+    const cJSON *v = json_member(part, "roi");
+    char at[sizeof e->param];
+    int n = 0;
+    if (!v) {
+        return 0;
+    }
+    snprintf(at, sizeof at, "%.80s.roi", param);
+    if (!cJSON_IsArray(v)) {
+        return json_wrong_type(v, at, "an array of boxes", e);
+    }
+    struct chat_region *regions = arena_alloc(&c->r->arena, LIMIT_REGIONS, sizeof *regions);
+    if (!regions) {
+        return err_no_memory(e, LIMIT_REGIONS * sizeof *regions);
+    }
+    for (const cJSON *box = v->child; box; box = box->next, n++) {
+        if (n == LIMIT_REGIONS) {
+            err_reason(e, ERR_TOO_LARGE, "too_many_regions", "'%s': more than %d boxes", at,
+                       LIMIT_REGIONS);
+            return err_param(e, "%s", at);
+        }
+        if (read_box(box, at, &regions[n], e)) {
+            return -1;
+        }
+    }
+    out->regions = regions;
+    out->n_regions = n;
+    return 0;
+}
+
 int chat_read_image(struct chat_reader *c, const cJSON *part, const char *param,
                     struct chat_part *out, struct err *e)
 {
@@ -139,7 +197,8 @@ int chat_read_image(struct chat_reader *c, const cJSON *part, const char *param,
     if (!cJSON_IsString(url)) {
         return json_wrong_type(url, at, "a string", e);
     }
-    if (check_room(c, param, e) || read_url(c, url->valuestring, at, e)) {
+    if (read_regions(c, part, param, out, e) || check_room(c, param, e) ||
+        read_url(c, url->valuestring, at, e)) {
         return -1;
     }
     c->n_images++;

@@ -86,6 +86,9 @@ static void render_modality(struct json_writer *w, const struct report *r, enum 
     member_int(w, "rows_out", s->rows_out);
     member_number(w, "ratio", s->rows_out > 0 ? (double)s->rows_in / s->rows_out : 1, 4);
     member_number(w, "ms", s->ms, 3);
+    if (s->dropped > 0) {
+        member_int(w, "dropped", s->dropped);
+    }
     json_end_object(w);
 }
 
@@ -244,5 +247,8 @@ void render_completion(struct buf *out, const struct completion *c, const struct
     render_usage(&w, r);
     render_timings(&w, r);
     render_memory(&w, r);
+    if (r->n_overlays > 0) {
+        render_overlays(&w, r);
+    }
     json_end_object(&w);
 }

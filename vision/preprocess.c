@@ -54,16 +54,16 @@ struct frame { /* where the picture lies in the square */
     int x, y, width, height;
 };
 
-static struct frame frame_of(const struct clip_params *p, const struct image *im)
+static struct frame frame_of(const struct clip_params *p, int width, int height)
 {
     int size = p->image_size;
     struct frame f = {0, 0, size, size};
-    if (!p->projector->pad_to_square || im->width == im->height) {
+    if (!p->projector->pad_to_square || width == height) {
         return f;
     }
-    double longer = im->width > im->height ? im->width : im->height;
-    f.width = (int)ceil(im->width * size / longer);
-    f.height = (int)ceil(im->height * size / longer);
+    double longer = width > height ? width : height;
+    f.width = (int)ceil(width * size / longer);
+    f.height = (int)ceil(height * size / longer);
     f.width = f.width > size ? size : f.width;
     f.height = f.height > size ? size : f.height;
     f.x = (size - f.width) / 2;
@@ -90,7 +90,7 @@ static void paste(const struct frame *f, const float *pixels, int size, uint8_t 
 int preprocess_resize(const struct clip_params *p, const struct image *im, uint8_t *rgb,
                       struct err *e)
 {
-    struct frame f = frame_of(p, im);
+    struct frame f = frame_of(p, im->width, im->height);
     size_t stripe_floats;
     size_t across_floats;
     if (!ck_mul((size_t)im->width * 4, STRIPE_ROWS, &stripe_floats) ||
@@ -110,6 +110,24 @@ int preprocess_resize(const struct clip_params *p, const struct image *im, uint8
     mem_free(across);
     mem_free(done);
     return failed ? err_no_memory(e, across_floats * sizeof *across) : 0;
+}
+
+void preprocess_frame(const struct clip_params *p, int width, int height, float frame[4])
+{
+    struct frame f = frame_of(p, width, height);
+    float size = (float)p->image_size;
+    frame[0] = (float)f.x / size;
+    frame[1] = (float)f.y / size;
+    frame[2] = (float)f.width / size;
+    frame[3] = (float)f.height / size;
+}
+
+void preprocess_bytes(const struct clip_params *p, const float *pixels, uint8_t *rgb)
+{
+    size_t plane = (size_t)p->image_size * (size_t)p->image_size;
+    for (size_t i = 0; i < 3 * plane; i++) {
+        rgb[i] = to_byte((pixels[i % 3 * plane + i / 3] * p->std[i % 3] + p->mean[i % 3]) * 255);
+    }
 }
 
 static void normalise(const struct clip_params *p, const uint8_t *rgb, float *out)

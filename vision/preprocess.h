@@ -16,6 +16,12 @@
 int preprocess_image(const struct clip_params *p, const struct image *im, struct arena *a,
                      float **out, struct err *e);
 
+/* Where a picture of this size lies in the square: left, top, width, height in fractions of
+ * its side. */
+void preprocess_frame(const struct clip_params *p, int width, int height, float frame[4]);
+/* pixels [3, image_size, image_size] as preprocess_image makes them -> rgb [.., .., 3]. */
+void preprocess_bytes(const struct clip_params *p, const float *pixels, uint8_t *rgb);
+
 /* Only the resize: rgb [size, size, 3]. */
 int preprocess_resize(const struct clip_params *p, const struct image *im, uint8_t *rgb,
                       struct err *e);

@@ -118,10 +118,22 @@ int vision_pack(struct vision *v, const struct compute *c, struct err *e)
     return 0;
 }
 
-int vision_preprocess(const struct vision *v, const struct image *im, struct arena *a,
+int vision_preprocess(const struct vision *v, const struct image *im, int n_side, struct arena *a,
                       float **pixels, struct err *e)
 {
-    return preprocess_image(&v->tower.params, im, a, pixels, e);
+    struct clip_params p = v->tower.params;
+    p.image_size = n_side ? n_side * p.patch_size : p.image_size;
+    return preprocess_image(&p, im, a, pixels, e);
+}
+
+void vision_frame(const struct vision *v, int width, int height, float frame[4])
+{
+    preprocess_frame(&v->tower.params, width, height, frame);
+}
+
+void vision_bytes(const struct vision *v, const float *pixels, uint8_t *rgb)
+{
+    preprocess_bytes(&v->tower.params, pixels, rgb);
 }
 
 /* Number the rows by their first patch and drop the class token. to[i] is the new number
@@ -195,7 +207,7 @@ static int gather_rows(struct projection *p, const struct rows *r, float *to)
             memcpy(to + (size_t)p->to[i] * width, r->x + (size_t)i * width, width * sizeof *to);
         }
     }
-    for (int s = 0; s < p->v->info.n_patches; s++) {
+    for (int s = 0; s < r->n_source - n_class; s++) {
         p->owner[s] = p->to[r->owner[s + n_class]];
     }
     return n;
@@ -219,16 +231,23 @@ static int gather_blocks(struct projection *p, const struct rows *r, float *to)
 
 /* What the projector reads of this picture, behind what it reads of those before; *out gets
  * everything but x. */
-static int gather(struct projection *p, const struct rows *r, struct arena *a, struct rows *out,
-                  struct err *e)
+static int gather(struct projection *p, const struct vit_picture *from, struct arena *a,
+                  struct rows *out, struct err *e)
 {
     const struct vision *v = p->v;
+    const struct rows *r = &from->rows;
+    int n_patches = r->n_source - (v->tower.class_token != NULL);
     float *to = p->in + (size_t)p->n * (size_t)v->projector.n_in;
     int n = v->info.merge_in_tower ? gather_rows(p, r, to) : gather_blocks(p, r, to);
-    if (rows_init(out, a, v->info.n_patches, v->info.n_embd_out, ROW_IMAGE, 0, e)) {
+    if (rows_init(out, a, n_patches, v->info.n_embd_out, ROW_IMAGE, 0, e)) {
         return -1;
     }
-    describe(out, n, p->owner, v->info.n_patches);
+    out->attention = arena_alloc(a, (size_t)n_patches, sizeof *out->attention);
+    if (!out->attention) {
+        return err_no_memory(e, (size_t)n_patches * sizeof *out->attention);
+    }
+    memcpy(out->attention, from->attention, (size_t)n_patches * sizeof *out->attention);
+    describe(out, n, p->owner, n_patches);
     p->n += n;
     return 0;
 }
@@ -268,7 +287,7 @@ static int finish(const struct vision *v, const struct vit_picture *tower,
         return -1;
     }
     for (int i = 0; i < n; i++) {
-        if (gather(&p, &tower[i].rows, pictures[i].arena, &rows[i], e)) {
+        if (gather(&p, &tower[i], pictures[i].arena, &rows[i], e)) {
             return -1;
         }
     }
@@ -297,6 +316,7 @@ int vision_encode(const struct vision *v, const struct vision_picture *pictures,
     }
     for (int i = 0; i < n; i++) {
         tower[i] = (struct vit_picture){.pixels = pictures[i].pixels,
+                                        .n_side = v->info.merge_in_tower ? pictures[i].n_side : 0,
                                         .hook = v->info.merge_in_tower ? pictures[i].hook : NULL};
     }
     struct arena_mark mark = arena_mark(scratch);

@@ -34,10 +34,17 @@ void vision_close(struct vision *v);
 int vision_pack(struct vision *v, const struct compute *c, struct err *e);
 const struct vision_info *vision_info(const struct vision *v);
 
-/* Resize (antialiased bicubic) and normalise as the file says. Runs on HTTP threads.
- * *pixels: [3, image_size, image_size] fp32 from the arena. */
-int vision_preprocess(const struct vision *v, const struct image *im, struct arena *a,
+/* Resize (antialiased bicubic) and normalise as the file says. Runs on HTTP threads. n_side:
+ * patches a side, 0 = as the file says; a smaller number makes a smaller picture.
+ * *pixels: [3, size, size] fp32 from the arena, size = image_size or n_side * patch_size. */
+int vision_preprocess(const struct vision *v, const struct image *im, int n_side, struct arena *a,
                       float **pixels, struct err *e);
+
+/* Where a picture of this size lies in the square that the tower sees: left, top, width,
+ * height in fractions of its side. */
+void vision_frame(const struct vision *v, int width, int height, float frame[4]);
+/* What the tower sees as bytes, [image_size, image_size, 3]. */
+void vision_bytes(const struct vision *v, const float *pixels, uint8_t *rgb);
 
 #define VISION_MAX_PICTURES 16 /* in one pass */
 
@@ -50,8 +57,9 @@ struct vision_picture {
     const struct stage_hook *hook;
     struct arena *arena; /* memory of `rows` */
     /* Out: rows in raster order of their first patch, position = that patch's index, class
-     * token left out, owner over the n_patches patches. */
+     * token left out, owner and attention (vit_attention_share) over its patches. */
     struct rows *rows;
+    int n_side; /* as in vision_preprocess; a smaller picture needs merge_in_tower */
 };
 
 /* n pictures, 1..VISION_MAX_PICTURES, through tower and projector: products run over the

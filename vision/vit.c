@@ -25,6 +25,7 @@ struct pass {
     float *hidden; /* [n, n_ff] */
     float *bias;   /* [n] log mass */
     float *metric; /* [n, head_dim] of one picture */
+    float *share;  /* [2 n] of one picture */
 };
 
 /* -- work cut by rows ------------------------------------------------------------- */
@@ -189,22 +190,33 @@ static void average_keys(struct pass *p, const float *k, int n)
     }
 }
 
+/* The last block but one: in the last one the class token gathers what it will not pass on. */
+static int attention_layer(const struct clip_params *p)
+{
+    return p->n_run > 1 ? p->n_run - 2 : 0;
+}
+
 /* Pictures merge one after the other, and those behind close up. */
 static int call_hooks(struct pass *p, int layer)
 {
     const struct clip_params *params = &p->v->params;
     size_t width = (size_t)params->n_embd;
+    const float *q = p->q;
     const float *k = p->k;
     float *x = p->x;
+    int head_dim = params->n_embd / params->n_head;
     p->n = 0;
     for (int i = 0; i < p->n_pictures; i++) {
         struct rows *r = &p->pictures[i].rows;
         const struct stage_hook *hook = p->pictures[i].hook;
         int before = r->n;
+        if (layer == attention_layer(params)) {
+            vit_attention_share(q, k, r, p->v->class_token != NULL, params->n_head, head_dim,
+                                p->pictures[i].attention, p->share);
+        }
         if (hook && hook->wants(hook->ctx, layer)) {
             average_keys(p, k, before);
-            if (hook->run(hook->ctx, layer, params->n_run, r, p->metric,
-                          params->n_embd / params->n_head, p->e)) {
+            if (hook->run(hook->ctx, layer, params->n_run, r, p->metric, head_dim, p->e)) {
                 return -1;
             }
         }
@@ -212,6 +224,7 @@ static int call_hooks(struct pass *p, int layer)
             memmove(x, r->x, (size_t)r->n * width * sizeof *x);
             r->x = x;
         }
+        q += (size_t)before * width;
         k += (size_t)before * width;
         x += (size_t)r->n * width;
         p->n += r->n;
@@ -236,13 +249,21 @@ static int feed_forward(struct pass *p, const struct vit_layer *y)
 
 /* -- the ends --------------------------------------------------------------------- */
 
-/* patches [n_side^2, 3 * patch^2]: channel by channel, each patch row by row. */
-static void cut_patches(const struct clip_params *p, const float *pixels, float *patches)
+static int side_of(const struct clip_params *p, const struct vit_picture *picture)
 {
-    size_t size = (size_t)p->image_size;
+    return picture->n_side ? picture->n_side : p->n_side;
+}
+
+/* patches [n_side^2, 3 * patch^2]: channel by channel, each patch row by row. */
+static void cut_patches(const struct clip_params *p, const struct vit_picture *picture,
+                        float *patches)
+{
+    const float *pixels = picture->pixels;
     size_t patch = (size_t)p->patch_size;
-    for (int row = 0; row < p->n_side; row++) {
-        for (int col = 0; col < p->n_side; col++) {
+    size_t size = picture->n_side ? (size_t)picture->n_side * patch : (size_t)p->image_size;
+    int n_side = side_of(p, picture);
+    for (int row = 0; row < n_side; row++) {
+        for (int col = 0; col < n_side; col++) {
             for (size_t c = 0; c < 3; c++) {
                 const float *from =
                     pixels + c * size * size + (size_t)row * patch * size + (size_t)col * patch;
@@ -252,6 +273,29 @@ static void cut_patches(const struct clip_params *p, const float *pixels, float 
             }
         }
     }
+}
+
+/* As trained, or interpolated from that for a smaller picture. */
+static int add_positions(struct pass *p, struct vit_picture *picture)
+{
+    const struct vit *v = p->v;
+    struct rows *r = &picture->rows;
+    size_t width = (size_t)v->params.n_embd;
+    size_t n_class = v->class_token != NULL;
+    int side = side_of(&v->params, picture);
+    if (side == v->params.n_side) {
+        op_add(r->x, v->positions, (size_t)r->n * width);
+        return 0;
+    }
+    struct arena_mark mark = arena_mark(p->scratch);
+    float *own = arena_alloc(p->scratch, (size_t)(side * side) * width, sizeof *own);
+    if (!own || vit_resize_positions(v, side, own)) {
+        return err_no_memory(p->e, (size_t)(side * side) * width * sizeof *own);
+    }
+    op_add(r->x, v->positions, n_class * width);
+    op_add(r->x + n_class * width, own, (size_t)(side * side) * width);
+    arena_rewind(p->scratch, mark);
+    return 0;
 }
 
 /* The patch embedding is fp32, and so made picture by picture (see multiply). */
@@ -268,7 +312,7 @@ static int embed(struct pass *p, struct vit_picture *picture)
     if (!patches) {
         return err_no_memory(p->e, (size_t)n_patches * (size_t)v->patch.n_in * sizeof *patches);
     }
-    cut_patches(&v->params, picture->pixels, patches);
+    cut_patches(&v->params, picture, patches);
     if (weight_matmul(&v->patch, patches, v->patch.n_in, n_patches, r->x + (size_t)n_class * width,
                       v->params.n_embd, p->c, p->e)) {
         return -1;
@@ -278,8 +322,7 @@ static int embed(struct pass *p, struct vit_picture *picture)
         memcpy(r->x, v->class_token, width * sizeof *r->x);
         r->flags[0] = ROW_PROTECTED;
     }
-    op_add(r->x, v->positions, (size_t)r->n * width);
-    return 0;
+    return add_positions(p, picture);
 }
 
 static int rows_of_picture(const struct vit *v)
@@ -316,9 +359,10 @@ static int make_buffers(struct pass *p, size_t n)
     p->hidden = arena_alloc(p->scratch, n * (size_t)params->n_ff, sizeof(float));
     p->bias = arena_alloc(p->scratch, n, sizeof(float));
     p->metric = arena_alloc(p->scratch, metric, sizeof(float));
+    p->share = arena_alloc(p->scratch, 2 * (size_t)rows_of_picture(p->v), sizeof(float));
     p->parts = arena_alloc(p->scratch, (size_t)p->n_pictures, sizeof *p->parts);
     if (!p->normed || !p->q || !p->k || !p->values || !p->mixed || !p->hidden || !p->bias ||
-        !p->metric || !p->parts) {
+        !p->metric || !p->share || !p->parts) {
         return err_no_memory(p->e, n * row_floats(params) * sizeof(float));
     }
     return 0;
@@ -335,15 +379,24 @@ static int make_room(struct pass *p)
                        each);
     }
     p->n = p->n_pictures * each;
+    float *attention = arena_alloc(p->scratch, (size_t)p->n, sizeof *attention);
+    if (!attention) {
+        return err_no_memory(p->e, (size_t)p->n * sizeof *attention);
+    }
     if (rows_init(&all, p->scratch, p->n, width, ROW_IMAGE, 0, p->e)) {
         return -1;
     }
     p->x = all.x;
+    p->n = 0;
     for (int k = 0; k < p->n_pictures; k++) {
         struct rows *r = &p->pictures[k].rows;
-        size_t at = (size_t)k * (size_t)each;
-        *r = (struct rows){.n = each,
-                           .n_source = each,
+        size_t at = (size_t)p->n;
+        int side = side_of(&p->v->params, &p->pictures[k]);
+        int n = (p->v->class_token != NULL) + side * side;
+        p->n += n;
+        p->pictures[k].attention = attention + at;
+        *r = (struct rows){.n = n,
+                           .n_source = n,
                            .n_embd = width,
                            .x = all.x + at * (size_t)width,
                            .mass = all.mass + at,
@@ -351,7 +404,7 @@ static int make_room(struct pass *p)
                            .kind = all.kind + at,
                            .flags = all.flags + at,
                            .owner = all.owner + at};
-        for (int i = 0; i < each; i++) {
+        for (int i = 0; i < n; i++) {
             r->owner[i] = i;
             r->position[i] = (float)i;
         }

@@ -30,10 +30,12 @@ struct vit_layer {
 
 struct vit {
     struct clip_params params;
-    struct weight patch;            /* [n_embd, 3 * patch_size^2] */
-    float *patch_data;              /* what `patch` points to */
-    float *class_token;             /* [n_embd] or NULL */
-    float *positions;               /* [has_class + n_patches, n_embd], class token first */
+    struct weight patch; /* [n_embd, 3 * patch_size^2] */
+    float *patch_data;   /* what `patch` points to */
+    float *class_token;  /* [n_embd] or NULL */
+    float *positions;    /* [has_class + n_patches, n_embd], class token first */
+    float *table;        /* [table_side^2, n_embd] as trained: for other sizes */
+    int table_side;
     float *pre_weight, *pre_bias;   /* [n_embd] or NULL */
     float *post_weight, *post_bias; /* [n_embd] or NULL */
     struct vit_layer *layers;       /* [params.n_run] */
@@ -46,14 +48,20 @@ void vit_close(struct vit *v);
  * reads pixels, stays fp32. */
 int vit_pack(struct vit *v, const struct compute *c, struct err *e);
 
+/* The trained table of positions, without the class token, for n_side x n_side patches:
+ * to[n_side^2, n_embd]. -1 out of memory. */
+int vit_resize_positions(const struct vit *v, int n_side, float *to);
+
 /* One picture of a pass. */
 struct vit_picture {
-    const float *pixels;           /* [3, image_size, image_size] */
+    const float *pixels;           /* [3, size, size], size = n_side * patch_size */
+    int n_side;                    /* patches a side, at most params.n_side; 0 = that many */
     const struct stage_hook *hook; /* NULL: nothing merges */
     /* Out: the rows after the last norm, the class token (if the tower has one) among them,
      * in the order that merging left. Sources: class token 0, then patches. In `scratch`;
      * the x of the next picture begins where this one's ends. */
     struct rows rows;
+    float *attention; /* out: [n_side^2], vit_attention_share; in `scratch` */
 };
 
 /* Several pictures at once: products run over the rows of all of them, attention and
@@ -75,5 +83,13 @@ struct vit_part {
 int vit_attention(const float *q, const float *k, const float *v, const struct vit_part *parts,
                   int n_parts, int n_head, int head_dim, float *out, const struct compute *c,
                   struct arena *scratch, struct err *e);
+
+/* How much the tower looked at each patch: softmax(q k^T / sqrt(head_dim) + log mass), mean
+ * over heads, of the class token (VisionZip, arXiv 2412.04467), or without one the mean over
+ * up to 64 evenly spaced rows. A merged row's share is divided among its sources by mass;
+ * the class token is left out, and all shares add up to 1. q, k [rows->n, n_head * head_dim];
+ * share [rows->n_source - n_class]; work [2 * rows->n]. */
+void vit_attention_share(const float *q, const float *k, const struct rows *rows, int n_class,
+                         int n_head, int head_dim, float *share, float *work);
 
 #endif

@@ -142,47 +142,68 @@ static float *read_table(const struct loader *l, const char *name, int n_class, 
     return weight_vector(l->g, name, (size_t)l->v->params.n_embd * (size_t)n, l->e);
 }
 
-static int fill_positions(const struct loader *l, const float *table, int side, bool class_last,
-                          int n_class)
+int vit_resize_positions(const struct vit *v, int n_side, float *to)
 {
-    const struct clip_params *p = &l->v->params;
-    size_t width = (size_t)p->n_embd;
-    const float *patches = table + (class_last ? 0 : (size_t)n_class * width);
-    const float *class_row = class_last ? table + (size_t)(side * side) * width : table;
-    float *to = l->v->positions + (size_t)n_class * width;
-    if (n_class) {
-        memcpy(l->v->positions, class_row, width * sizeof *to);
-    }
-    if (side == p->n_side) {
-        memcpy(to, patches, (size_t)(side * side) * width * sizeof *to);
+    int side = v->table_side;
+    if (side == n_side) {
+        memcpy(to, v->table, (size_t)(side * side) * (size_t)v->params.n_embd * sizeof *to);
         return 0;
     }
-    if (op_resize_bicubic(patches, side, side, to, p->n_side, p->n_side, p->n_embd, TORCH_A, 0)) {
-        return err_no_memory(l->e, (size_t)(side * side) * width * sizeof *to);
+    return op_resize_bicubic(v->table, side, side, to, n_side, n_side, v->params.n_embd, TORCH_A,
+                             0);
+}
+
+/* A table becomes the vit's, without its class token, which goes to `positions` if wanted. */
+static int take_table(const struct loader *l, const char *name, bool class_last, bool wanted)
+{
+    struct vit *v = l->v;
+    int n_class = v->class_token != NULL;
+    int side;
+    float *table = read_table(l, name, n_class, &side);
+    if (!table) {
+        return -1;
     }
+    size_t width = (size_t)v->params.n_embd;
+    size_t n = (size_t)(side * side) * width;
+    if (n_class && wanted) {
+        memcpy(v->positions, class_last ? table + n : table, width * sizeof *table);
+    }
+    if (n_class && !class_last) {
+        memmove(table, table + width, n * sizeof *table);
+    }
+    mem_free(v->table);
+    v->table = table;
+    v->table_side = side;
     return 0;
 }
 
 static int load_positions(const struct loader *l)
 {
-    const struct clip_params *p = &l->v->params;
-    int n_class = l->v->class_token != NULL;
-    size_t n = (size_t)(n_class + p->n_side * p->n_side) * (size_t)p->n_embd;
-    l->v->positions = mem_alloc_aligned(n, sizeof *l->v->positions);
-    if (!l->v->positions) {
-        return err_no_memory(l->e, n * sizeof *l->v->positions);
+    static const char full[] = "v.position_embd_full.weight";
+    struct vit *v = l->v;
+    int n_side = v->params.n_side;
+    size_t n_class = v->class_token != NULL;
+    size_t width = (size_t)v->params.n_embd;
+    size_t n = (n_class + (size_t)(n_side * n_side)) * width;
+    v->positions = mem_alloc_aligned(n, sizeof *v->positions);
+    if (!v->positions) {
+        return err_no_memory(l->e, n * sizeof *v->positions);
     }
-    int side;
-    bool class_last = p->projector->class_token_last;
-    float *table = read_table(l, "v.position_embd.weight", n_class, &side);
-    if (table && side != p->n_side && gguf_find_tensor(l->g, "v.position_embd_full.weight")) {
-        mem_free(table);
-        class_last = false;
-        table = read_table(l, "v.position_embd_full.weight", n_class, &side);
+    if (take_table(l, "v.position_embd.weight", v->params.projector->class_token_last, true)) {
+        return -1;
     }
-    int result = table ? fill_positions(l, table, side, class_last, n_class) : -1;
-    mem_free(table);
-    return result;
+    bool fits = v->table_side == n_side;
+    float *patches = v->positions + n_class * width;
+    if (fits && vit_resize_positions(v, n_side, patches)) {
+        return err_no_memory(l->e, n * sizeof *patches);
+    }
+    if (gguf_find_tensor(l->g, full) && take_table(l, full, false, !fits)) {
+        return -1;
+    }
+    if (!fits && vit_resize_positions(v, n_side, patches)) {
+        return err_no_memory(l->e, n * sizeof *patches);
+    }
+    return 0;
 }
 
 static int load_ends(const struct loader *l)
@@ -268,6 +289,7 @@ void vit_close(struct vit *v)
     weight_clear(&v->patch);
     mem_free(v->class_token);
     mem_free(v->positions);
+    mem_free(v->table);
     mem_free(v->pre_weight);
     mem_free(v->pre_bias);
     mem_free(v->post_weight);

@@ -80,6 +80,16 @@ def choose(labels: list[dict], split: str, count: int) -> list[dict]:
     return [photos[i * len(photos) // count] for i in range(count)]
 
 
+def named_plan(text: str) -> tuple[str, object]:
+    name, equals, plan = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=JSON")
+    try:
+        return name, json.loads(plan)
+    except json.JSONDecodeError as e:
+        raise argparse.ArgumentTypeError(f"{name}: {e}") from e
+
+
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     p.add_argument("--data", type=pathlib.Path, required=True, help="folder with labels.json")
@@ -87,7 +97,16 @@ def main() -> int:
     p.add_argument("--split", default="val")
     p.add_argument("--count", type=int, default=100)
     p.add_argument("--question", choices=sorted(QUESTIONS), default="kind")
-    p.add_argument("--plans", default=",".join(PLANS), help="comma-separated: " + ", ".join(PLANS))
+    p.add_argument("--plans", help="comma-separated: " + ", ".join(PLANS))
+    p.add_argument(
+        "--plan",
+        action="append",
+        type=named_plan,
+        default=[],
+        metavar="NAME=JSON",
+        help="another plan, as the request's compression field takes it; may be repeated.\n"
+        "With it, only plans that are named are asked",
+    )
     p.add_argument("--peer", action="store_true", help="send no compression field")
     p.add_argument("--key", help="API key")
     p.add_argument("--json", type=pathlib.Path, help="write the single answers here")
@@ -98,7 +117,11 @@ def main() -> int:
         return 2
     photos = choose(json.loads(labels_file.read_text()), a.split, a.count)
     question, expected = QUESTIONS[a.question]
-    plans = {"peer": None} if a.peer else {k: PLANS[k] for k in a.plans.split(",")}
+    if a.plans is None:
+        a.plans = "" if a.plan else ",".join(PLANS)
+    plans = {k: PLANS[k] for k in a.plans.split(",") if k} | dict(a.plan)
+    if a.peer:
+        plans = {"peer": None}
     exact = {k: 0 for k in plans}
     kind = {k: 0 for k in plans}
     rows = {k: 0 for k in plans}

@@ -62,6 +62,7 @@ static inline void copy_rows(struct rows *to, struct arena *a, const struct rows
     memcpy(to->kind, from->kind, n);
     memcpy(to->flags, from->flags, n);
     memcpy(to->owner, from->owner, (size_t)from->n_source * sizeof *to->owner);
+    to->attention = from->attention;
 }
 
 static inline int same_rows(const struct rows *a, const struct rows *b)

@@ -5,6 +5,7 @@
 #include "tests/test.h"
 #include "tests/unit/random_rows.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 #define ARENA_MAX ((size_t)64 << 20)
@@ -91,4 +92,42 @@ TEST(calibration_reaches_the_ratio, "the threshold of a share merges that share 
     CHECK_INT(abs(r.n - (int)(N / 1.6)), <=, N / 200);
     calibration_clear(&c);
     arena_clear(&a);
+}
+
+TEST(merge_rates_between,
+     "measured rates come back, between them the logarithm decides, 1 merges nothing")
+{
+    struct merge_rates r = {0};
+    struct err e = ERR_INIT;
+    float t[2];
+    CHECK_OK(merge_rates_init(&r, 2, &e), e);
+    CHECK_DOUBLE(merge_rate_ratio(0), ==, 2);
+    CHECK_DOUBLE(merge_rate_ratio(MERGE_RATES - 1), ==, 16);
+    CHECK(merge_rates_needs(&r, 1, 4));
+    CHECK(!merge_rates_needs(&r, 0, 4));
+    CHECK(!merge_rates_needs(&r, 2, 4));
+    CHECK(merge_rates_needs(&r, 0, 3) && merge_rates_needs(&r, 1, 3));
+    CHECK(merge_rates_needs(&r, 3, 16) && merge_rates_needs(&r, 3, 64));
+    for (int rate = 0; rate < MERGE_RATES; rate++) {
+        CHECK(!merge_rates_needs(&r, rate, 1));
+    }
+    merge_rates_add(&r, 0, 0, 0.8f);
+    merge_rates_add(&r, 0, 0, 0.9f);
+    merge_rates_add(&r, 0, 1, NAN);
+    merge_rates_add(&r, 1, 0, 0.5f);
+    CHECK(!merge_rates_needs(&r, 0, 2));
+    merge_rates_thresholds(&r, 2, t);
+    CHECK_DOUBLE(fabs((double)t[0] - 0.85), <, 1e-6);
+    CHECK_DOUBLE((double)t[1], ==, 1);
+    merge_rates_thresholds(&r, 4, t);
+    CHECK_DOUBLE(fabs((double)t[0] - 0.5), <, 1e-6);
+    merge_rates_thresholds(&r, sqrt(8), t);
+    CHECK_DOUBLE(fabs((double)t[0] - 0.675), <, 1e-6);
+    merge_rates_thresholds(&r, sqrt(2), t);
+    CHECK_DOUBLE(fabs((double)t[0] - 0.925), <, 1e-6);
+    merge_rates_thresholds(&r, 1, t);
+    CHECK_DOUBLE((double)t[0], ==, 1);
+    CHECK_OK(merge_rates_init(&r, 2, &e), e); /* what is there stays */
+    CHECK(!merge_rates_needs(&r, 0, 2));
+    merge_rates_clear(&r);
 }

@@ -11,7 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define HELLO "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]"
+#define HELLO      "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]"
+#define FOUR_BOXES "[0,0,1,1],[0,0,1,1],[0,0,1,1],[0,0,1,1]"
+#define ROI(boxes)                                                                                 \
+    "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"image_url\":"        \
+    "\"data:image/png;base64,AAAA\",\"roi\":" boxes "}]}]}"
 #define IMAGE(url)                                                                                 \
     "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"image_url\":" url    \
     "}]}]}"
@@ -171,6 +175,22 @@ static const struct {
      URL ".detail", 400},
     {IMAGE("{\"url\":\"data:image/png;base64,AAAA\",\"detail\":1}"), "invalid_type", URL ".detail",
      400},
+    {ROI("0.5"), "invalid_type", "messages[0].content[0].roi", 400},
+    {ROI("[0,0,1,1]"), "invalid_value", "messages[0].content[0].roi", 400},
+    {ROI("[[0,0,1]]"), "invalid_value", "messages[0].content[0].roi", 400},
+    {ROI("[[0,0,1,1,1]]"), "invalid_value", "messages[0].content[0].roi", 400},
+    {ROI("[[0,0,1,\"1\"]]"), "invalid_value", "messages[0].content[0].roi", 400},
+    {ROI("[[0,0,1,1.5]]"), "invalid_value", "messages[0].content[0].roi", 400},
+    {ROI("[[-0.1,0,1,1]]"), "invalid_value", "messages[0].content[0].roi", 400},
+    {ROI("[[0.5,0,0.5,1]]"), "invalid_value", "messages[0].content[0].roi", 400},
+    {ROI("[[0,0.6,1,0.5]]"), "invalid_value", "messages[0].content[0].roi", 400},
+    {ROI("[" FOUR_BOXES "," FOUR_BOXES "," FOUR_BOXES "," FOUR_BOXES ",[0,0,1,1]]"),
+     "too_many_regions", "messages[0].content[0].roi", 400},
+    {"{" HELLO ",\"return_overlay\":1}", "invalid_type", "return_overlay", 400},
+    {"{" HELLO ",\"return_overlay\":true,\"stream\":true}", "unsupported_parameter",
+     "return_overlay", 400},
+    {"{" HELLO ",\"compression\":{\"image\":\"random\"}}", "baseline_method",
+     "compression.image.method", 400},
     {"{\"messages\":[{\"role\":\"system\",\"content\":[{\"type\":\"image_url\",\"image_url\":"
      "\"data:image/png;base64,AAAA\"}]}]}",
      "image_input_unsupported", "messages[0].content[0]", 400},
@@ -338,7 +358,9 @@ TEST(chat_request_messages, "roles, strings, parts and pictures in their order")
                  "{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"what\"},"
                  "{\"type\":\"image_url\",\"image_url\":{\"url\":\"data:image/png;base64,AAEC\","
                  "\"detail\":\"low\"}},{\"type\":\"image_url\",\"image_url\":"
-                 "\"data:;base64,/w==\"}]},{\"role\":\"assistant\",\"content\":\"a\\u00e4\"},"
+                 "\"data:;base64,/"
+                 "w==\",\"roi\":[[0,0.25,0.5,1],[0,0,1,1]]}]},{\"role\":\"assistant\",\"content\":"
+                 "\"a\\u00e4\"},"
                  "{\"role\":\"tool\",\"content\":\"t\"}]}");
     const struct chat *c = &r.engine.chat;
     CHECK_INT(c->n_messages, ==, 4);
@@ -350,6 +372,10 @@ TEST(chat_request_messages, "roles, strings, parts and pictures in their order")
     CHECK_INT(c->messages[1].parts[1].detail, ==, DETAIL_LOW);
     CHECK_INT(c->messages[1].parts[2].image, ==, 1);
     CHECK_INT(c->messages[1].parts[2].detail, ==, DETAIL_AUTO);
+    CHECK_INT(c->messages[1].parts[1].n_regions, ==, 0);
+    CHECK_INT(c->messages[1].parts[2].n_regions, ==, 2);
+    CHECK_DOUBLE((double)c->messages[1].parts[2].regions[0].top, ==, 0.25);
+    CHECK_DOUBLE((double)c->messages[1].parts[2].regions[0].right, ==, 0.5);
     CHECK_INT(r.engine.images[0].n, ==, 3);
     CHECK(memcmp(r.engine.images[0].data, "\0\1\2", 3) == 0);
     CHECK_INT(r.engine.images[1].n, ==, 1);

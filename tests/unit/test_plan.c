@@ -50,17 +50,20 @@ TEST(plan_profiles, "the four built-in profiles, printed")
     struct plan p = profile("off");
     check_print(&p, "off");
     p = profile("balanced");
-    check_print(&p, "image tome ratio=4 schedule=constant; text cosine threshold=0.85 max_group=4 "
-                    "norm=direction; protect_system=true protect_tail=32 min_text_rows=64");
+    check_print(
+        &p,
+        "image tome ratio=4 schedule=constant counts=fixed; text cosine threshold=0.85 max_group=4 "
+        "norm=direction; protect_system=true protect_tail=32 min_text_rows=64");
     CHECK_STR(p.profile, "balanced");
     CHECK_INT(p.step[MODALITY_IMAGE].stage, ==, STAGE_VIT_LAYER);
     CHECK_INT(p.step[MODALITY_TEXT].stage, ==, STAGE_TEXT_ROWS);
     CHECK_INT(p.step[MODALITY_LM].stage, ==, STAGE_LM_LAYER);
     p = profile("product_search");
-    check_print(&p, "image tome ratio=2 schedule=constant");
+    check_print(&p, "image tome ratio=2 schedule=constant counts=fixed");
     p = profile("customer_service");
-    check_print(&p, "image tome ratio=8 schedule=constant; text cosine ratio=1.3 max_group=4 "
-                    "norm=direction; protect_system=false protect_tail=32 min_text_rows=64");
+    check_print(
+        &p, "image tome ratio=8 schedule=constant counts=fixed; text cosine ratio=1.3 max_group=4 "
+            "norm=direction; protect_system=false protect_tail=32 min_text_rows=64");
     for (int i = 0; i < 4; i++) {
         CHECK(plan_profile_name(i) && plan_profile_summary(i));
     }
@@ -109,12 +112,12 @@ TEST(plan_overrides, "methods and options are set, and what excludes each other 
     CHECK_OK(plan_set_number(&p, MODALITY_TEXT, "ratio", 1.6, &e), e);
     CHECK_OK(plan_set_number(&p, MODALITY_IMAGE, "rows", 48, &e), e);
     CHECK_OK(plan_set_text(&p, MODALITY_IMAGE, "schedule", "decreasing", &e), e);
-    check_print(&p, "image tome rows=48 schedule=decreasing; text cosine ratio=1.6 max_group=4 "
+    check_print(&p, "image tome rows=48 schedule=decreasing counts=fixed; text cosine ratio=1.6 max_group=4 "
                     "norm=direction; protect_system=true protect_tail=32 min_text_rows=64");
     CHECK_OK(plan_set_number(&p, MODALITY_TEXT, "threshold", 0.7, &e), e);
     CHECK_OK(plan_set_text(&p, MODALITY_IMAGE, "ratio", "auto", &e), e);
     CHECK_OK(plan_set_method(&p, MODALITY_LM, "cosine", &e), e);
-    check_print(&p, "image tome ratio=auto schedule=decreasing; text cosine threshold=0.7 "
+    check_print(&p, "image tome ratio=auto schedule=decreasing counts=fixed; text cosine threshold=0.7 "
                     "max_group=4 norm=direction; lm cosine threshold=0.85 max_group=4 "
                     "norm=direction cutoff=19; protect_system=true protect_tail=32 "
                     "min_text_rows=64");
@@ -122,6 +125,41 @@ TEST(plan_overrides, "methods and options are set, and what excludes each other 
     CHECK_OK(plan_set_method(&p, MODALITY_TEXT, "off", &e), e);
     CHECK_OK(plan_set_method(&p, MODALITY_LM, "off", &e), e);
     check_print(&p, "off");
+}
+
+TEST(plan_modifiers,
+     "every method for pictures takes the modifiers, printed when they do something")
+{
+    struct plan p = profile("off");
+    struct err e = ERR_INIT;
+    CHECK_OK(plan_set_method(&p, MODALITY_IMAGE, "pool", &e), e);
+    check_print(&p, "image pool ratio=4");
+    unsigned long long plain = plan_id(&p);
+    CHECK_OK(plan_set_text(&p, MODALITY_IMAGE, "norm", "direction", &e), e);
+    CHECK_OK(plan_set_number(&p, MODALITY_IMAGE, "reweight", 1, &e), e);
+    CHECK_OK(plan_set_number(&p, MODALITY_IMAGE, "residual", 0.1, &e), e);
+    CHECK_OK(plan_set_text(&p, MODALITY_IMAGE, "protect", "text", &e), e);
+    check_print(&p, "image pool ratio=4 norm=direction reweight=true residual=0.1 protect=text");
+    CHECK(plan_id(&p) != plain);
+    struct plan_step step;
+    const char *skipped;
+    plan_image_step(&p, DETAIL_LOW, 100, 100, 256, &step, &skipped);
+    CHECK_STR(step.method->info.name, "tome"); /* low detail, but print stays protected */
+    CHECK_DOUBLE(step.options[compressor_option_index(step.method, "protect")], ==, 1);
+    check_refused(plan_set_number(&p, MODALITY_IMAGE, "residual", 2, &e), &e, ERR_RANGE,
+                  "compression.image.residual", "from 0.01 to 1");
+}
+
+TEST(plan_baselines, "methods for comparisons only are refused until they are allowed")
+{
+    struct plan p = profile("off");
+    struct err e = ERR_INIT;
+    check_refused(plan_set_method(&p, MODALITY_IMAGE, "random", &e), &e, ERR_UNSUPPORTED,
+                  "compression.image.method", "--baselines");
+    plan_allow_baselines(true);
+    e = (struct err)ERR_INIT;
+    CHECK_OK(plan_set_method(&p, MODALITY_IMAGE, "random", &e), e);
+    check_print(&p, "image random ratio=4 seed=0");
 }
 
 TEST(plan_refusals, "every refusal names the option, the rule and the nearest name")
@@ -151,7 +189,8 @@ TEST(plan_refusals, "every refusal names the option, the rule and the nearest na
     check_refused(plan_set_number(&p, MODALITY_LM, "cutoff", 2, &e), &e, ERR_INVALID,
                   "compression.lm.cutoff", "set compression.lm.method first");
     check_refused(plan_set_method(&p, MODALITY_IMAGE, "tom", &e), &e, ERR_INVALID,
-                  "compression.image.method", "did you mean \"tome\"?; there are: off, tome");
+                  "compression.image.method",
+                  "did you mean \"tome\"?; there are: off, downscale, tome, pool, prune, dedup");
     check_refused(plan_set_method(&p, MODALITY_TEXT, "tome", &e), &e, ERR_INVALID,
                   "compression.text.method", "there are: off, cosine");
     CHECK_INT(plan_id(&p), ==, plan_id(&before));

@@ -349,3 +349,62 @@ TEST(tome_not_a_number, "rows whose metric is NaN find no partner and nothing cr
     CHECK_INT(r.n, ==, 8);
     arena_clear(&a);
 }
+
+TEST(tome_adaptive,
+     "every pair above the block's threshold merges, down to a quarter of the target")
+{
+    struct arena a;
+    struct rng g;
+    struct rows r;
+    struct rows before;
+    struct err e = ERR_INIT;
+    struct compress_outcome out = {.weakest = -2};
+    float thresholds[1] = {0.5f};
+    double options[COMPRESSOR_MAX_OPTIONS];
+    struct compress_call call = {
+        .stage = STAGE_VIT_LAYER, .n_layer = 1, .options = options, .thresholds = NULL};
+    arena_init(&a, ARENA_MAX);
+    rng_init(&g, test_seed());
+    random_rows(&before, &a, 40, 3, SHAPE_UNIFORM, &g);
+    compressor_defaults(tome(), options);
+    set(options, "counts", 1);
+    copy_rows(&r, &a, &before);
+    CHECK_OK(tome()->ops.apply(&call, &r, &a, &out, &e), e);
+    CHECK_STR(out.skipped, "not_calibrated");
+    CHECK(same_rows(&r, &before));
+
+    int above = 0;
+    for (int i = 0; i < 40; i += 2) {
+        double best = -1;
+        for (int j = 1; j < 40; j += 2) {
+            double ij = 0;
+            double ii = 0;
+            double jj = 0;
+            for (int d = 0; d < 3; d++) {
+                ij += (double)before.x[i * 3 + d] * (double)before.x[j * 3 + d];
+                ii += (double)before.x[i * 3 + d] * (double)before.x[i * 3 + d];
+                jj += (double)before.x[j * 3 + d] * (double)before.x[j * 3 + d];
+            }
+            best = fmax(best, ij / sqrt(ii * jj));
+        }
+        above += best > 0.96;
+    }
+    CHECK_INT(above, >, 0);
+    CHECK_INT(above, <, 20);
+    call.thresholds = thresholds;
+    thresholds[0] = 0.96f;
+    CHECK_OK(tome()->ops.apply(&call, &r, &a, &out, &e), e);
+    CHECK(!out.skipped);
+    CHECK_INT(r.n, ==, 40 - above);
+    thresholds[0] = 1;
+    copy_rows(&r, &a, &before);
+    CHECK_OK(tome()->ops.apply(&call, &r, &a, &out, &e), e);
+    CHECK(same_rows(&r, &before));
+    thresholds[0] = -1;
+    set(options, "ratio", 1); /* a quarter of 40 rows: 10, and a block halves at most */
+    for (int block = 0; block < 6; block++) {
+        CHECK_OK(tome()->ops.apply(&call, &r, &a, &out, &e), e);
+    }
+    CHECK_INT(r.n, ==, 10);
+    arena_clear(&a);
+}

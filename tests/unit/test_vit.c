@@ -6,6 +6,7 @@
 #include "tensor/kernels.h"
 #include "tensor/ops.h"
 #include "tests/test.h"
+#include "tests/unit/random_rows.h"
 #include "tests/unit/vision_fixture.h"
 #include "vision/vit.h"
 
@@ -93,6 +94,83 @@ TEST(vit_adapter_224, "256 rows for the language model, in raster order")
     vision_fixture_close(&f);
 }
 
+TEST(vit_smaller, "a smaller picture in a large tower is what a small tower makes of it")
+{
+    struct vision_fixture large;
+    struct vision_fixture small;
+    struct err e = ERR_INIT;
+    struct rows r;
+    vision_fixture_open(&large, test_mmproj_path(), 0, 2);
+    vision_fixture_open(&small, test_mmproj_path(), 112, 2);
+    float *pixels = vision_fixture_picture(&small, "picture_448.png");
+    struct rows want = vision_fixture_encode(&small, pixels, NULL);
+    float *full = vision_fixture_picture(&large, "picture_448.png");
+    struct rows full_rows = vision_fixture_encode(&large, full, NULL);
+    struct rows beside;
+    const struct vision_picture two[2] = {{full, NULL, &large.arena, &beside, 0},
+                                          {pixels, NULL, &large.arena, &r, 8}};
+    CHECK_OK(vision_encode(large.v, two, 2, &large.compute, &large.scratch, &e), e);
+    CHECK_INT(r.n, ==, 64);
+    CHECK_INT(r.n_source, ==, 64);
+    CHECK_OK(rows_check(&r, &e), e);
+    CHECK(test_same_bits(r.x, want.x, (size_t)r.n * (size_t)r.n_embd));
+    CHECK_INT(beside.n, ==, 256);
+    CHECK(test_same_bits(beside.x, full_rows.x, (size_t)beside.n * (size_t)beside.n_embd));
+    vision_fixture_close(&large);
+    vision_fixture_close(&small);
+}
+
+/* Naive: all of the softmax in double, for class token and without. */
+static void check_share(int n_class, struct rng *g)
+{
+    enum { HEADS = 2, DIM = 4, ROWS = 5, SOURCES = 9 };
+    float q[ROWS * HEADS * DIM];
+    float k[ROWS * HEADS * DIM];
+    float mass[ROWS] = {1, 3, 2, 1, 2};
+    int32_t owner[SOURCES] = {0, 1, 1, 2, 4, 3, 1, 2, 4};
+    float share[SOURCES];
+    float work[2 * ROWS];
+    double want[SOURCES] = {0};
+    double total = 0;
+    const struct rows r = {.n = ROWS, .n_source = SOURCES, .mass = mass, .owner = owner};
+    random_values(q, ROWS, HEADS * DIM, SHAPE_UNIFORM, g);
+    random_values(k, ROWS, HEADS * DIM, SHAPE_UNIFORM, g);
+    for (int query = 0; query < (n_class ? 1 : ROWS); query++) {
+        for (int h = 0; h < HEADS; h++) {
+            double e[ROWS];
+            double sum = 0;
+            for (int j = 0; j < ROWS; j++) {
+                double dot = 0;
+                for (int d = 0; d < DIM; d++) {
+                    dot += (double)q[(query * HEADS + h) * DIM + d] *
+                           (double)k[(j * HEADS + h) * DIM + d];
+                }
+                e[j] = (double)mass[j] * exp(dot / sqrt(DIM));
+                sum += e[j];
+            }
+            for (int s = n_class; s < SOURCES; s++) {
+                want[s - n_class] += e[owner[s]] / sum / (double)mass[owner[s]];
+            }
+        }
+    }
+    vit_attention_share(q, k, &r, n_class, HEADS, DIM, share, work);
+    for (int s = 0; s < SOURCES - n_class; s++) {
+        total += want[s];
+    }
+    for (int s = 0; s < SOURCES - n_class; s++) {
+        CHECK_DOUBLE(fabs(want[s] / total - (double)share[s]), <, 1e-6);
+    }
+}
+
+TEST(vit_attention_shares, "how much the tower looked at each patch, merged ones included")
+{
+    struct rng g;
+    rng_init(&g, test_seed());
+    for (int i = 0; i < 20; i++) {
+        check_share(i % 2, &g);
+    }
+}
+
 TEST(vit_info, "what the default file says about itself")
 {
     struct vision_fixture f;
@@ -173,8 +251,9 @@ static int merge(void *ctx, int layer, int n_layer, struct rows *rows, const flo
                  int n_metric, struct err *e)
 {
     struct tome *t = ctx;
-    struct compress_call call = {STAGE_VIT_LAYER, layer, n_layer, metric, n_metric, t->options};
-    struct compress_outcome outcome = {NULL};
+    struct compress_call call = {STAGE_VIT_LAYER, layer,      n_layer, metric,
+                                 n_metric,        t->options, NULL,    NULL};
+    struct compress_outcome outcome = {0};
     struct arena_mark mark = arena_mark(t->scratch);
     int result = t->method->ops.apply(&call, rows, t->scratch, &outcome, e);
     arena_rewind(t->scratch, mark);
@@ -515,7 +594,8 @@ TEST(vit_no_memory, "every failing allocation while opening and encoding is an e
         arena_init(&scratch, 1 << 24);
         alloc_fail_at(at);
         struct vision *v = vision_open(path, &e);
-        const struct vision_picture two[2] = {{pixels, NULL, &a, &r[0]}, {pixels, NULL, &a, &r[1]}};
+        const struct vision_picture two[2] = {{pixels, NULL, &a, &r[0], 0},
+                                              {pixels, NULL, &a, &r[1], 0}};
         done = v && vision_encode(v, two, 2, &c, &scratch, &e) == 0;
         done &= alloc_count() < at;
         n_failed += !done;

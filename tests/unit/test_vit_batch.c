@@ -33,8 +33,9 @@ static int merge(void *ctx, int layer, int n_layer, struct rows *rows, const flo
     double options[COMPRESSOR_MAX_OPTIONS];
     compressor_defaults(tome, options);
     options[compressor_option_index(tome, "ratio")] = p->ratio;
-    struct compress_call call = {STAGE_VIT_LAYER, layer, n_layer, metric, n_metric, options};
-    struct compress_outcome outcome = {NULL};
+    struct compress_call call = {STAGE_VIT_LAYER, layer,   n_layer, metric,
+                                 n_metric,        options, NULL,    NULL};
+    struct compress_outcome outcome = {0};
     struct arena_mark mark = arena_mark(p->scratch);
     int rc = p->ratio > 1 ? tome->ops.apply(&call, rows, p->scratch, &outcome, e) : 0;
     arena_rewind(p->scratch, mark);
@@ -84,7 +85,7 @@ static void check_company(struct vision_fixture *f, float *const *pixels, const 
         plans[i] = (struct plan_at){ratios[i], &f->scratch, 0};
         hooks[i] = (struct stage_hook){every_layer, merge, &plans[i]};
         all[i] = (struct vision_picture){pixels[i], ratios[i] > 0 ? &hooks[i] : NULL, &f->arena,
-                                         &alone[i]};
+                                         &alone[i], 0};
         alone[i] = vision_fixture_encode(f, pixels[i], all[i].hook);
         CHECK(ratios[i] <= 1 || plans[i].last_rows < vision_info(f->v)->n_patches);
     }
@@ -111,7 +112,7 @@ static void make_pictures(struct vision_fixture *f, float *pixels[MOST], struct 
         for (size_t at = 0; at < n; at++) {
             im.rgb[at] = (uint8_t)(at * (size_t)(i + 3) / 997 + rng_below(rng, 40));
         }
-        CHECK_OK(vision_preprocess(f->v, &im, &f->arena, &pixels[i], &e), e);
+        CHECK_OK(vision_preprocess(f->v, &im, 0, &f->arena, &pixels[i], &e), e);
     }
 }
 
@@ -201,7 +202,7 @@ TEST(vit_batch_memory, "a pass takes the memory that its number of pictures was 
         CHECK_INT(n, <=, VISION_MAX_PICTURES);
         if (n > 1 && n != last) {
             for (int i = 0; i < n; i++) {
-                pass[i] = (struct vision_picture){pixels[i % MOST], NULL, &f.arena, &rows};
+                pass[i] = (struct vision_picture){pixels[i % MOST], NULL, &f.arena, &rows, 0};
             }
             f.scratch.peak_bytes = 0;
             CHECK_OK(vision_encode(f.v, pass, n, &f.compute, &f.scratch, &e), e);

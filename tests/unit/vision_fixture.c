@@ -44,7 +44,7 @@ float *vision_fixture_picture(struct vision_fixture *f, const char *name)
     char *path = test_golden_path(name);
     char *bytes = test_read_file(path, &n);
     CHECK_OK(image_decode((const uint8_t *)bytes, n, &image_limits_default, &im, &e), e);
-    CHECK_OK(vision_preprocess(f->v, &im, &f->arena, &pixels, &e), e);
+    CHECK_OK(vision_preprocess(f->v, &im, 0, &f->arena, &pixels, &e), e);
     image_free(&im);
     mem_free(bytes);
     mem_free(path);
@@ -56,7 +56,7 @@ struct rows vision_fixture_encode(struct vision_fixture *f, const float *pixels,
 {
     struct err e = ERR_INIT;
     struct rows r;
-    const struct vision_picture picture = {pixels, hook, &f->arena, &r};
+    const struct vision_picture picture = {pixels, hook, &f->arena, &r, 0};
     CHECK_OK(vision_encode(f->v, &picture, 1, &f->compute, &f->scratch, &e), e);
     CHECK_INT(f->scratch.used_bytes, ==, 0);
     return r;

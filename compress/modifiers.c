@@ -1,0 +1,213 @@
+#include "compress/modifiers.h"
+
+#include "compress/merge.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Compensation begins where a row stands for so many sources on average. */
+#define STRONG_RATIO 8.0
+#define LEAST_WEIGHT 0.5
+#define MOST_WEIGHT  2.0
+
+static const char *const norm_choices[] = {"mean", "direction", NULL};
+static const char *const protect_choices[] = {"none", "text", NULL};
+
+const struct compressor_option modifier_options[N_MODIFIERS] = {
+    [MODIFIER_NORM] = {.name = "norm",
+                       .type = OPTION_ENUM,
+                       .min = 0,
+                       .max = 1,
+                       .def = NORM_MEAN,
+                       .choices = norm_choices,
+                       .unit = "",
+                       .help = "length of a merged row: of the mean, or the mean length of its "
+                               "members"},
+    [MODIFIER_REWEIGHT] = {.name = "reweight",
+                           .type = OPTION_BOOL,
+                           .min = 0,
+                           .max = 1,
+                           .def = 0,
+                           .unit = "",
+                           .help = "from 8x: rows that the tower looked at more become longer, "
+                                   "others shorter"},
+    [MODIFIER_RESIDUAL] = {.name = "residual",
+                           .type = OPTION_FLOAT,
+                           .min = 0.01,
+                           .max = 1,
+                           .def = 0,
+                           .unit = "",
+                           .help = "from 8x: each row moves so far towards the mean of the "
+                                   "picture; 0.1 is usual"},
+    [MODIFIER_PROTECT] = {.name = "protect",
+                          .type = OPTION_ENUM,
+                          .min = 0,
+                          .max = 1,
+                          .def = PROTECT_NONE,
+                          .choices = protect_choices,
+                          .unit = "",
+                          .help = "text: patches that look like print stay as they are; a picture "
+                                  "that is print by more than half is left alone"},
+};
+
+double modifier_value(const struct plan_step *step, enum modifier m)
+{
+    int i = step->method->info.n_options + (int)m;
+    return i < compressor_n_options(step->method) ? step->options[i] : 0;
+}
+
+/* ---- norm --------------------------------------------------------------------------- */
+
+struct norm_group {
+    float mass, norm; /* sums over the members */
+    int n;
+};
+
+int norms_before(struct norms *b, const struct plan_step *step, const struct rows *rows,
+                 struct arena *scratch, struct err *e)
+{
+    size_t n = (size_t)rows->n;
+    *b = (struct norms){.n = 0};
+    if ((int)modifier_value(step, MODIFIER_NORM) != NORM_DIRECTION) {
+        return 0;
+    }
+    b->norm = arena_alloc(scratch, n, sizeof *b->norm);
+    b->mass = arena_alloc(scratch, n, sizeof *b->mass);
+    b->source = arena_alloc(scratch, n, sizeof *b->source);
+    b->groups = arena_alloc(scratch, n, sizeof *b->groups);
+    if (!b->norm || !b->mass || !b->source || !b->groups) {
+        return err_no_memory(e, n * sizeof *b->groups);
+    }
+    rows_first_source(rows, b->source);
+    for (int i = 0; i < rows->n; i++) {
+        const float *x = rows->x + (size_t)i * (size_t)rows->n_embd;
+        b->norm[i] = sqrtf(merge_dot(x, x, rows->n_embd));
+        b->mass[i] = rows->mass[i];
+    }
+    b->n = rows->n;
+    return 0;
+}
+
+static void stretch(float *x, int n, float norm)
+{
+    float now = sqrtf(merge_dot(x, x, n));
+    if (now > 0) {
+        for (int d = 0; d < n; d++) {
+            x[d] *= norm / now;
+        }
+    }
+}
+
+void norms_after(const struct norms *b, struct rows *rows)
+{
+    if (rows->n == b->n || b->n == 0) {
+        return;
+    }
+    memset(b->groups, 0, (size_t)rows->n * sizeof *b->groups);
+    for (int i = 0; i < b->n; i++) {
+        int to = rows->owner[b->source[i]];
+        if (to >= 0) {
+            struct norm_group *g = &b->groups[to];
+            g->mass += b->mass[i];
+            g->norm += b->mass[i] * b->norm[i];
+            g->n++;
+        }
+    }
+    for (int i = 0; i < rows->n; i++) {
+        const struct norm_group *g = &b->groups[i];
+        if (g->n > 1) {
+            stretch(rows->x + (size_t)i * (size_t)rows->n_embd, rows->n_embd, g->norm / g->mass);
+        }
+    }
+}
+
+/* ---- reweight and residual ------------------------------------------------------------- */
+
+static bool is_free(const struct rows *r, int i)
+{
+    return !(r->flags[i] & ROW_PROTECTED);
+}
+
+/* z[i] of each free row; 1 for the attention that an even look would give. */
+static void importance(const struct rows *r, double *z)
+{
+    memset(z, 0, (size_t)r->n * sizeof *z);
+    for (int s = 0; s < r->n_source; s++) {
+        if (r->owner[s] >= 0) {
+            z[r->owner[s]] += r->attention ? (double)r->attention[s] * r->n_source : 1;
+        }
+    }
+    for (int i = 0; i < r->n; i++) {
+        z[i] = z[i] / (double)r->mass[i] * sqrt((double)r->mass[i]);
+    }
+}
+
+/* Standardise, or the softmax of numbers that are nearly equal would do nothing. */
+static void reweight(struct rows *r, double *z)
+{
+    double n = 0;
+    double sum = 0;
+    double squares = 0;
+    importance(r, z);
+    for (int i = 0; i < r->n; i++) {
+        n += is_free(r, i);
+        sum += is_free(r, i) ? z[i] : 0;
+    }
+    for (int i = 0; i < r->n && n > 0; i++) {
+        double off = z[i] - sum / n;
+        squares += is_free(r, i) ? off * off : 0;
+    }
+    double deviation = n > 0 ? sqrt(squares / n) : 0;
+    if (!(deviation > 0)) {
+        return;
+    }
+    double total = 0;
+    for (int i = 0; i < r->n; i++) {
+        z[i] = exp((z[i] - sum / n) / deviation);
+        total += is_free(r, i) ? z[i] : 0;
+    }
+    for (int i = 0; i < r->n; i++) {
+        double w = n * z[i] / total;
+        float scale = (float)(w < LEAST_WEIGHT ? LEAST_WEIGHT : w > MOST_WEIGHT ? MOST_WEIGHT : w);
+        for (int d = 0; d < r->n_embd && is_free(r, i); d++) {
+            r->x[(size_t)i * (size_t)r->n_embd + (size_t)d] *= scale;
+        }
+    }
+}
+
+static void residual(struct rows *r, float alpha, float *mean, const int32_t *all)
+{
+    merge_weighted_mean(mean, r->x, r->mass, all, r->n, r->n_embd);
+    for (int i = 0; i < r->n; i++) {
+        float *x = r->x + (size_t)i * (size_t)r->n_embd;
+        for (int d = 0; d < r->n_embd && is_free(r, i); d++) {
+            x[d] += alpha * (mean[d] - x[d]);
+        }
+    }
+}
+
+int modifiers_finish(const struct plan_step *step, struct rows *rows, struct arena *scratch,
+                     struct err *e)
+{
+    bool weigh = modifier_value(step, MODIFIER_REWEIGHT) != 0;
+    float alpha = (float)modifier_value(step, MODIFIER_RESIDUAL);
+    if (rows->n == 0 || (!weigh && alpha <= 0) || (double)rows->n_source / rows->n < STRONG_RATIO) {
+        return 0;
+    }
+    struct arena_mark mark = arena_mark(scratch);
+    double *z = arena_alloc(scratch, (size_t)rows->n, sizeof *z);
+    float *mean = arena_alloc(scratch, (size_t)rows->n_embd, sizeof *mean);
+    int32_t *all = arena_alloc(scratch, (size_t)rows->n, sizeof *all);
+    int failed = !z || !mean || !all;
+    if (!failed && weigh) {
+        reweight(rows, z);
+    }
+    for (int i = 0; !failed && i < rows->n; i++) {
+        all[i] = i;
+    }
+    if (!failed && alpha > 0) {
+        residual(rows, alpha, mean, all);
+    }
+    arena_rewind(scratch, mark);
+    return failed ? err_no_memory(e, (size_t)rows->n * sizeof *z) : 0;
+}

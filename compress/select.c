@@ -1,0 +1,63 @@
+#include "compress/select.h"
+
+#include "compress/merge.h"
+
+int select_free(const struct rows *rows, int32_t *index)
+{
+    int n = 0;
+    for (int i = 0; i < rows->n; i++) {
+        if (!(rows->flags[i] & ROW_PROTECTED)) {
+            index[n++] = i;
+        }
+    }
+    return n;
+}
+
+void select_evenly(const int32_t *index, int n, int k, uint8_t *keep)
+{
+    for (int t = 0; t < k; t++) {
+        keep[index[(2 * (int64_t)t + 1) * n / (2 * (int64_t)k)]] = 1;
+    }
+}
+
+int select_apply(struct rows *rows, const uint8_t *keep, bool merge, const float *metric,
+                 int n_metric, struct arena *scratch, struct err *e)
+{
+    size_t n = (size_t)rows->n;
+    int32_t *map = arena_alloc(scratch, n, sizeof *map);
+    int32_t *kept = arena_alloc(scratch, n, sizeof *kept);
+    int32_t *left = arena_alloc(scratch, n, sizeof *left);
+    int32_t *first = arena_alloc(scratch, n, sizeof *first);
+    struct merge_match *match = arena_alloc(scratch, n, sizeof *match);
+    if (!map || !kept || !left || !first || !match) {
+        return err_no_memory(e, n * sizeof *match);
+    }
+    int n_kept = 0;
+    int n_left = 0;
+    for (int i = 0; i < rows->n; i++) {
+        bool fixed = rows->flags[i] & ROW_PROTECTED;
+        map[i] = fixed || keep[i] ? i : ROW_DROPPED;
+        if (map[i] == ROW_DROPPED) {
+            left[n_left++] = i;
+        } else if (!fixed) {
+            kept[n_kept++] = i;
+        }
+    }
+    if (merge && n_kept > 0 &&
+        merge_bipartite(metric ? metric : rows->x, metric ? n_metric : rows->n_embd, left, n_left,
+                        kept, n_kept, match, scratch, e)) {
+        return -1;
+    }
+    for (int i = 0; merge && n_kept > 0 && i < n_left; i++) {
+        map[left[i]] = kept[match[i].to];
+    }
+    /* A group stands where its kept row stood: number these first. */
+    int m = 0;
+    for (int i = 0; i < rows->n; i++) {
+        first[i] = map[i] == i ? m++ : ROW_DROPPED;
+    }
+    for (int i = 0; i < rows->n; i++) {
+        map[i] = map[i] < 0 ? ROW_DROPPED : first[map[i]];
+    }
+    return rows_merge(rows, map, m, scratch, e);
+}
