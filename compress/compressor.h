@@ -74,10 +74,12 @@ struct compressor_info {
     const char *source;  /* paper or origin of the maths */
     const struct compressor_option *options; /* [n_options] */
     int n_options;
-    bool drops;     /* may leave sources without a row */
-    bool grid;      /* needs the whole grid of a picture (compress_call.picture) */
-    int looks_back; /* 1 + the option (bool) that makes it look at earlier pictures; 0 = never */
-    bool baseline;  /* only for comparisons: a server does not take it by default */
+    bool by_question; /* at lm-layer it acts once on all rows of a prompt, and its metric is
+                         the attention that the question pays to each of them: [n, 1] */
+    bool drops;       /* may leave sources without a row */
+    bool grid;        /* needs the whole grid of a picture (compress_call.picture) */
+    int looks_back;   /* 1 + the option (bool) that makes it look at earlier pictures; 0 = never */
+    bool baseline;    /* only for comparisons: a server does not take it by default */
 };
 
 struct compress_call {

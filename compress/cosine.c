@@ -8,19 +8,11 @@
  * a target ratio is turned into a threshold beforehand, with the model's calibration.
  * The length of a group is bounded because chains of similar neighbours would otherwise
  * drift: the first and the last of a long one need not be alike.
- *
- * A merged row stands at the mean original position of its members. Its vector is their
- * mean or, since a mean of different directions is shorter than its members, that mean
- * stretched to the members' mean norm. */
+ * What a group becomes: neighbours.h. */
 #include "compress/compressor.h"
-#include "compress/merge.h"
-
-#include <math.h>
+#include "compress/neighbours.h"
 
 enum { THRESHOLD, RATIO, MAX_GROUP, NORM, CUTOFF };
-enum { NORM_MEAN, NORM_DIRECTION };
-
-static const char *const norms[] = {"mean", "direction", NULL};
 
 static const struct compressor_option options[] = {
     [THRESHOLD] = {.name = "threshold",
@@ -52,7 +44,7 @@ static const struct compressor_option options[] = {
               .min = 0,
               .max = 1,
               .def = NORM_DIRECTION,
-              .choices = norms,
+              .choices = merge_norm_names,
               .unit = "",
               .help = "length of a merged row: of the mean, or the mean length of its members"},
     [CUTOFF] = {.name = "cutoff",
@@ -65,65 +57,6 @@ static const struct compressor_option options[] = {
                 .modalities = 1u << MODALITY_LM},
 };
 
-/* Whether rows i - 1 and i may share a group at all. */
-static bool may_join(const struct rows *r, int i)
-{
-    return !((r->flags[i] | r->flags[i - 1]) & ROW_PROTECTED) && !(r->flags[i] & ROW_BREAK) &&
-           r->kind[i] == r->kind[i - 1];
-}
-
-/* map[n]: group of each row, numbered from the left; returns how many groups. */
-static int segment(const struct compress_call *call, const struct rows *r, int32_t *map)
-{
-    const float *x = call->metric ? call->metric : r->x;
-    int width = call->metric ? call->n_metric : r->n_embd;
-    double threshold = call->options[THRESHOLD];
-    int max_group = (int)call->options[MAX_GROUP];
-    int n_groups = 0;
-    int length = 0;
-    for (int i = 0; i < r->n; i++) {
-        const float *row = x + (size_t)i * (size_t)width;
-        bool joins = i > 0 && length < max_group && may_join(r, i) &&
-                     (double)merge_cosine(row - width, row, width) > threshold;
-        length = joins ? length + 1 : 1;
-        n_groups += !joins;
-        map[i] = n_groups - 1;
-    }
-    return n_groups;
-}
-
-/* What rows_merge does not keep, for each group: weighted by mass, as the vectors are. */
-struct group {
-    float mass, position, norm; /* the last two are sums until the merge is done */
-    int n;
-};
-
-static void sum_groups(const struct rows *r, const int32_t *map, struct group *groups)
-{
-    for (int i = 0; i < r->n; i++) {
-        const float *row = r->x + (size_t)i * (size_t)r->n_embd;
-        struct group *g = &groups[map[i]];
-        float mass = r->mass[i];
-        g->mass += mass;
-        g->position += mass * r->position[i];
-        g->norm += mass * sqrtf(merge_dot(row, row, r->n_embd));
-        g->n++;
-    }
-}
-
-static void finish_group(struct rows *r, int i, const struct group *g, bool stretch)
-{
-    float *row = r->x + (size_t)i * (size_t)r->n_embd;
-    r->position[i] = g->position / g->mass;
-    float norm = stretch ? sqrtf(merge_dot(row, row, r->n_embd)) : 0;
-    if (norm > 0) {
-        float scale = g->norm / g->mass / norm;
-        for (int d = 0; d < r->n_embd; d++) {
-            row[d] *= scale;
-        }
-    }
-}
-
 static int apply(const struct compress_call *call, struct rows *r, struct arena *scratch,
                  struct compress_outcome *out, struct err *e)
 {
@@ -131,25 +64,13 @@ static int apply(const struct compress_call *call, struct rows *r, struct arena 
     if (!map) {
         return err_no_memory(e, (unsigned long long)r->n * sizeof *map);
     }
-    int m = segment(call, r, map);
+    int m = neighbours_segment(r, call->metric ? call->metric : r->x,
+                               call->metric ? call->n_metric : r->n_embd, call->options[THRESHOLD],
+                               (int)call->options[MAX_GROUP], map);
     out->skipped = r->n < 2 ? "too_few_rows" : m == r->n ? "nothing_similar" : NULL;
-    if (m == r->n) {
-        return 0;
-    }
-    struct group *groups = arena_zalloc(scratch, (size_t)m, sizeof *groups);
-    if (!groups) {
-        return err_no_memory(e, (unsigned long long)m * sizeof *groups);
-    }
-    sum_groups(r, map, groups);
-    if (rows_merge(r, map, m, scratch, e)) {
-        return -1;
-    }
-    for (int i = 0; i < m; i++) {
-        if (groups[i].n > 1) {
-            finish_group(r, i, &groups[i], (int)call->options[NORM] == NORM_DIRECTION);
-        }
-    }
-    return 0;
+    return m == r->n
+               ? 0
+               : neighbours_merge(r, map, m, (enum merge_norm)call->options[NORM], scratch, e);
 }
 
 static int predict(const double *values, int n)

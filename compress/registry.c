@@ -15,6 +15,9 @@ extern const struct compressor compressor_dedup;
 extern const struct compressor compressor_random;
 extern const struct compressor compressor_stride;
 extern const struct compressor compressor_cosine;
+extern const struct compressor compressor_slerp;
+extern const struct compressor compressor_concept;
+extern const struct compressor compressor_query;
 
 static int off_apply(const struct compress_call *call, struct rows *rows, struct arena *scratch,
                      struct compress_outcome *out, struct err *e)
@@ -45,11 +48,19 @@ static const struct compressor compressor_off = {
 };
 
 const struct compressor *const compressors[] = {
-    &compressor_off,    &compressor_downscale,
-    &compressor_tome,   &compressor_pool,
-    &compressor_prune,  &compressor_dedup,
-    &compressor_random, &compressor_stride,
-    &compressor_cosine, NULL,
+    &compressor_off,
+    &compressor_downscale,
+    &compressor_tome,
+    &compressor_pool,
+    &compressor_prune,
+    &compressor_dedup,
+    &compressor_random,
+    &compressor_stride,
+    &compressor_cosine,
+    &compressor_slerp,
+    &compressor_concept,
+    &compressor_query,
+    NULL,
 };
 
 const struct compressor *compressor_find(const char *name)

@@ -18,7 +18,7 @@ struct span {
     int part;                         /* index into its parts */
     struct plan_step step;            /* what the plan has for it (off: nothing); pictures still
                                          need plan_image_step, text plan_text_step */
-    bool protect_all;                 /* the system prompt, unless the plan lets it merge */
+    bool protect_all;                 /* nothing merges, or the system prompt may not */
     const struct text_range *protect; /* [n_protect] byte ranges of the text never merged */
     int n_protect;
 };

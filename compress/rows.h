@@ -23,6 +23,10 @@ enum row_flag {
     ROW_PROTECTED = 1, /* never merged: special, template, class token, digits, ROI, last row */
     ROW_BREAK = 2,     /* a group of neighbours may not reach back over the start of this row:
                           first row of a message, of a picture, of a prefill chunk */
+    ROW_EXACT = 4,     /* protected only for its exact text: a number, a code, a name */
+    ROW_SENTENCE = 8,  /* a sentence begins here */
+    ROW_QUESTION = 16, /* of the question: the end of the last user message and what the
+                          template puts behind it */
 };
 
 #define ROW_DROPPED (-1)

@@ -95,7 +95,9 @@ static int begin_prompt(struct engine *en, struct job *j, struct err *e)
         return -1;
     }
     j->has_kv = true;
-    return kv_reserve(&j->kv, &en->kv_pool, e) || prefix_begin(en, j, e) ? -1 : 0;
+    return kv_reserve(&j->kv, &en->kv_pool, e) || choose_begin(en, j, e) || prefix_begin(en, j, e)
+               ? -1
+               : 0;
 }
 
 /* All pictures are rows now: join them with the text behind what is known already. */
@@ -117,7 +119,7 @@ static int begin_prefill(struct engine *en, struct job *j, struct err *e)
         return err_no_memory(e, n_vocab * sizeof *j->logits);
     }
     j->whole_chunks = pipeline_merges_inside(en, j) || !decoder_rows_independent(en->decoder);
-    j->state = JOB_PREFILL;
+    j->state = j->chooser ? JOB_CHOOSING : JOB_PREFILL;
     return new_sampler(en, j, e);
 }
 
@@ -331,7 +333,7 @@ int batch_prompt_went(struct engine *en, struct job *j, int n_rows, double ms, s
     leave_prompt_turns(en, j);
     kv_trim(&j->kv);
     prefix_keep(en, j);
-    j->result.prompt_rows = j->sequence.n;
+    j->result.prompt_rows = j->result.report.compressed_rows;
     j->result.looked_up_rows = job_uses_prefix_cache(j) ? j->sequence.n : 0;
     j->result.cached_rows = j->n_rows_found;
     j->kv.n_positions = j->sequence.n_source;

@@ -11,6 +11,7 @@
 #include "engine/answer.h"
 #include "engine/engine.h"
 #include "engine/fair.h"
+#include "engine/heads.h"
 #include "engine/image_cache.h"
 #include "engine/lookup.h"
 #include "engine/pace.h"
@@ -68,7 +69,8 @@ struct prompt {
     int rows_bound; /* at most so many rows enter the decoder */
 };
 
-enum job_state { JOB_ENCODING, JOB_PREFILL, JOB_DECODE };
+/* Choosing: the lower blocks run on all of the prompt, before some of its rows go on. */
+enum job_state { JOB_ENCODING, JOB_CHOOSING, JOB_PREFILL, JOB_DECODE };
 
 struct event_node; /* job.c */
 
@@ -108,7 +110,9 @@ struct job {
     int n_chunk_rows;           /* of these, in a chunk that has not ended */
     int prompt_turn;            /* number of its key in engine.prompt_turns */
     bool wants_prompt_turn;
-    bool whole_chunks; /* bits depend on where the prompt is cut: only where chunks end */
+    bool whole_chunks;       /* bits depend on where the prompt is cut: only where chunks end */
+    struct chooser *chooser; /* choose.c; NULL: the plan chooses no rows by the question */
+    int first_block;         /* where the rows of `sequence` enter the decoder */
     int prompt_group_rows[KV_MAX_GROUPS];
     int max_new; /* tokens that each choice may have */
     struct sampler *sampler;
@@ -148,6 +152,7 @@ struct engine {
     struct vision *vision; /* NULL = text only */
     struct compute compute;
     struct calibration calibration;
+    struct lookup_heads heads;
     struct arena scratch;              /* engine thread only: one pass */
     struct image_cache *image_cache;   /* engine thread only; NULL = none */
     struct kv_pool kv_pool;            /* engine thread only */
@@ -205,7 +210,7 @@ static inline bool job_uses_image_cache(const struct job *j)
 
 static inline bool job_uses_prefix_cache(const struct job *j)
 {
-    return j->cache_prompt && j->engine->prefix_cache;
+    return j->cache_prompt && j->engine->prefix_cache && !j->chooser;
 }
 
 /* pipeline.c, engine thread */
@@ -229,6 +234,12 @@ void pipeline_lm_step(const struct engine *en, const struct job *j, struct plan_
 
 /* The reasons of a part become the job's. */
 void job_take_skips(struct job *j, const struct report *from);
+
+/* choose.c, engine thread. Sets j->chooser when the plan chooses rows by the question. */
+int choose_begin(struct engine *en, struct job *j, struct err *e);
+/* JOB_CHOOSING: the next chunk through the lower blocks; after the last one `sequence` is
+ * what goes on, and the job's state JOB_PREFILL. */
+int choose_step(struct engine *en, struct job *j, struct err *e);
 
 /* picture.c: one picture. Cells of the grid along a side. */
 int picture_side(const struct vision_info *v);

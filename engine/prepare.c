@@ -12,6 +12,8 @@
 /* The first tokens of a sequence draw attention whatever they say ("attention sink",
  * compression.md section 6): they never merge. */
 #define SINK_TOKENS 4
+/* Between the last user message and the answer. */
+#define MOST_TEMPLATE_TOKENS 16
 /* The vocabularies in use end at runs of 128 spaces. */
 #define LONGEST_TOKEN_BYTES ((size_t)128)
 
@@ -85,6 +87,22 @@ static bool overlaps(const struct text_range *ranges, int n, size_t begin, size_
     return false;
 }
 
+/* Behind a full stop, question or exclamation mark and a space, behind one of Chinese or
+ * Japanese, and on a new line. */
+static bool begins_sentence(const char *text, size_t begin, size_t end)
+{
+    static const char *const wide[] = {"\u3002", "\uff01", "\uff1f"};
+    if (begin == 0 || text[begin - 1] == '\n') {
+        return true;
+    }
+    for (size_t i = 0; begin >= 3 && i < sizeof wide / sizeof *wide; i++) {
+        if (memcmp(text + begin - 3, wide[i], 3) == 0) {
+            return true;
+        }
+    }
+    return strchr(".!?", text[begin - 1]) && end > begin && strchr(" \t", text[begin]);
+}
+
 /* Everything is the template's until a source says that a user wrote it. */
 static void protect_source(const struct preparation *p, const struct prompt_piece *piece,
                            const struct prompt_source *src, const struct token *tokens, int n,
@@ -108,9 +126,13 @@ static void protect_source(const struct preparation *p, const struct prompt_piec
         while (span && range < span->n_protect && span->protect[range].end <= begin) {
             range++;
         }
-        if (!span || span->protect_all || span->step.method == compressors[0] ||
-            overlaps(span->protect + range, span->n_protect - range, begin, end)) {
+        if (!span || span->protect_all) {
             f |= ROW_PROTECTED;
+        } else if (overlaps(span->protect + range, span->n_protect - range, begin, end)) {
+            f |= ROW_PROTECTED | ROW_EXACT;
+        }
+        if (begins_sentence(part->text, begin, end)) {
+            f |= ROW_SENTENCE;
         }
         if (tokenizer_is_special(p->job->engine->tokenizer, tokens[i].id)) {
             f |= ROW_PROTECTED;
@@ -131,7 +153,8 @@ static void protect_tail(const struct preparation *p, const struct prompt_piece 
         int left = p->job->plan.protect_tail;
         for (int i = n - 1; i >= 0 && left > 0; i--) {
             if (tokens[i].begin >= src->begin && tokens[i].end <= src->end) {
-                flags[i] |= ROW_PROTECTED;
+                flags[i] |= ROW_PROTECTED | ROW_QUESTION;
+                flags[i] &= (uint8_t)~ROW_EXACT;
                 left--;
             }
         }
@@ -266,6 +289,22 @@ static int build_text(struct preparation *p, struct err *e)
         }
     }
     return 0;
+}
+
+/* What the template puts behind the question asks too: the answer begins there. Without a
+ * question the last row does. */
+static void mark_question(struct prompt *prompt)
+{
+    struct prompt_run *last = prompt->n_runs > 0 ? &prompt->runs[prompt->n_runs - 1] : NULL;
+    int n = last && last->kind == ROW_TEXT ? last->n : 0;
+    int begin = n;
+    while (begin > 0 && !(last->flags[begin - 1] & ROW_QUESTION)) {
+        begin--;
+    }
+    for (int i = begin > 0 && n - begin <= MOST_TEMPLATE_TOKENS ? begin : n - 1; i >= 0 && i < n;
+         i++) {
+        last->flags[i] |= ROW_QUESTION;
+    }
 }
 
 /* Sinks at the front, and the row whose logits choose the first token. */
@@ -475,6 +514,7 @@ struct job *job_prepare(struct engine *en, const struct engine_request *r, struc
         return NULL;
     }
     protect_ends(&j->prompt);
+    mark_question(&j->prompt);
     j->result.text_rows = j->prompt.text_rows;
     j->result.image_rows = j->prompt.image_rows;
     j->result.report.original_rows = j->prompt.text_rows + j->prompt.image_rows;

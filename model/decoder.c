@@ -216,8 +216,9 @@ static int run_output(struct pass *p, struct err *e)
 
 /* ---- the pass ---- */
 
-static int check_slice(const struct decoder *d, const struct decoder_slice *slice, struct err *e)
+static int check_slice(const struct pass *p, const struct decoder_slice *slice, struct err *e)
 {
+    const struct decoder *d = p->d;
     const struct kv_cache *kv = slice->kv;
     const struct kv_shape want = decoder_kv_shape(d);
     if (slice->rows->n < 1 || slice->rows->n_embd != d->hp.n_embd) {
@@ -229,7 +230,7 @@ static int check_slice(const struct decoder *d, const struct decoder_slice *slic
         return err_set(e, ERR_INTERNAL, "the KV cache was made for another model");
     }
     /* A hook only makes upper groups need less than this. */
-    return kv_prepare(slice->kv, slice->rows->n, e);
+    return kv_prepare_layers(slice->kv, p->first_block, p->end_block, slice->rows->n, e);
 }
 
 static int pass_alloc(struct pass *p, struct err *e)
@@ -291,15 +292,30 @@ static int pass_begin(struct pass *p, struct err *e)
     return 0;
 }
 
+/* For a pass that ends before the last block. */
+static void hand_back(struct pass *p)
+{
+    int n_embd = p->d->hp.n_embd;
+    for (int s = 0; s < p->n_slices; s++) {
+        const struct segment *segment = &p->segments[s];
+        memcpy(p->slices[s].rows->x, row_at(p->x, segment->first, n_embd),
+               (size_t)segment->n * (size_t)n_embd * sizeof *p->x);
+    }
+}
+
 static int pass_run(struct pass *p, struct err *e)
 {
     if (pass_begin(p, e)) {
         return -1;
     }
-    for (int il = 0; il < p->d->hp.n_layer; il++) {
+    for (int il = p->first_block; il < p->end_block; il++) {
         if (pass_block(p, il, e) || run_hooks(p, il, e)) {
             return -1;
         }
+    }
+    if (p->end_block < p->d->hp.n_layer) {
+        hand_back(p);
+        return 0;
     }
     return run_output(p, e);
 }
@@ -327,12 +343,26 @@ static void restore_lengths(struct pass *p)
 int decoder_run(const struct decoder *d, struct decoder_slice *slices, int n_slices,
                 const struct compute *c, struct arena *scratch, struct err *e)
 {
+    return decoder_run_blocks(d, 0, d->hp.n_layer, slices, n_slices, c, scratch, e);
+}
+
+int decoder_run_blocks(const struct decoder *d, int first, int end, struct decoder_slice *slices,
+                       int n_slices, const struct compute *c, struct arena *scratch, struct err *e)
+{
     struct arena_mark mark = arena_mark(scratch);
-    struct pass p = {
-        .d = d, .slices = slices, .n_slices = n_slices, .compute = *c, .scratch = scratch};
+    struct pass p = {.d = d,
+                     .slices = slices,
+                     .n_slices = n_slices,
+                     .first_block = first,
+                     .end_block = end,
+                     .compute = *c,
+                     .scratch = scratch};
+    if (first < 0 || first >= end || end > d->hp.n_layer) {
+        return err_set(e, ERR_INTERNAL, "no blocks %d to %d of %d", first, end, d->hp.n_layer);
+    }
     p.compute.bulk = slices[n_slices - 1].is_prompt;
     for (int s = 0; s < n_slices; s++) {
-        if (check_slice(d, &slices[s], e)) {
+        if (check_slice(&p, &slices[s], e)) {
             return -1;
         }
         if (s > 0 && slices[s - 1].is_prompt && !slices[s].is_prompt) {

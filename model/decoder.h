@@ -39,12 +39,23 @@ struct kv_shape decoder_kv_shape(const struct decoder *d);
 void decoder_embed(const struct decoder *d, const token_id *ids, int n, float *x,
                    const struct compute *c);
 
+/* Looks at the queries and keys of one slice in each block of a pass, before they are used:
+ * q [n, n_head * head_dim] with RoPE applied; the last of them sees n_keys rows of kv, each
+ * one before it one fewer. */
+struct attention_shape;
+struct decoder_tap {
+    void (*see)(void *ctx, int layer, const struct attention_shape *shape, const float *q, int n,
+                const struct kv_group *kv, int n_keys);
+    void *ctx;
+};
+
 /* A slice of one sequence in a pass: rows that continue it. */
 struct decoder_slice {
     struct kv_cache *kv; /* gets the new rows appended; its groups' lengths grow */
     struct rows *rows;   /* consumed: x is overwritten layer by layer, n may shrink at a hook */
     const struct stage_hook *hook; /* lm-layer stage; may be NULL. it may merge rows only
                                       after the cutoffs the kv cache was made for */
+    const struct decoder_tap *tap; /* may be NULL */
     bool is_prompt;                /* rows of a prompt, else of an answer: which arithmetic they
                                       go through (compute.bulk) depends on this alone */
     bool use_log_mass;             /* add log(mass) of each key row to the attention logits */
@@ -58,5 +69,11 @@ struct decoder_slice {
  * kv->n_positions. */
 int decoder_run(const struct decoder *d, struct decoder_slice *slices, int n_slices,
                 const struct compute *c, struct arena *scratch, struct err *e);
+
+/* The same through blocks [first, end) alone, a whole number of the kv caches' groups. Rows
+ * come as block first - 1 left them. Before the last block there are no logits: each
+ * slice's rows->x gets what block end - 1 leaves. */
+int decoder_run_blocks(const struct decoder *d, int first, int end, struct decoder_slice *slices,
+                       int n_slices, const struct compute *c, struct arena *scratch, struct err *e);
 
 #endif

@@ -184,6 +184,19 @@ static int project(struct pass *p, int il, struct err *e)
     return 0;
 }
 
+static void show_taps(const struct pass *p, int il)
+{
+    int width = p->d->hp.n_head * p->d->hp.head_dim;
+    for (int s = 0; s < p->n_slices; s++) {
+        const struct segment *segment = &p->segments[s];
+        const struct decoder_tap *tap = p->slices[s].tap;
+        if (tap) {
+            tap->see(tap->ctx, il, &p->attention.shape, row_at(p->q, segment->first, width),
+                     segment->n, kv_group_of(p->slices[s].kv, il), segment->n_keys);
+        }
+    }
+}
+
 static void attend(struct pass *p, int il)
 {
     int width = p->d->hp.n_head * p->d->hp.head_dim;
@@ -211,6 +224,7 @@ int pass_block(struct pass *p, int il, struct err *e)
     if (project(p, il, e)) {
         return -1;
     }
+    show_taps(p, il);
     attend(p, il);
     if (pass_linear(p, &l->attn_out, p->attended, p->y, e)) {
         return -1;

@@ -18,6 +18,7 @@ struct pass {
     struct decoder_slice *slices;
     struct segment *segments; /* [n_slices] */
     int n_slices;
+    int first_block, end_block;
     int n;                  /* rows of all segments */
     struct compute compute; /* n_answer_rows: those of the segments at the front */
     struct arena *scratch;

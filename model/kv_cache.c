@@ -119,8 +119,16 @@ void kv_clear(struct kv_cache *kv)
 
 int kv_prepare(struct kv_cache *kv, int n, struct err *e)
 {
+    return kv_prepare_layers(kv, 0, kv->shape.n_layer, n, e);
+}
+
+int kv_prepare_layers(struct kv_cache *kv, int first, int end, int n, struct err *e)
+{
     for (int i = 0; i < kv->n_groups; i++) {
         struct kv_group *g = &kv->group[i];
+        if (g->first_layer >= end || g->first_layer + g->n_layer <= first) {
+            continue;
+        }
         if (n > g->capacity - g->n) {
             return err_set(e, ERR_CONTEXT_LENGTH, "%d rows after %d do not fit a KV cache of %d", n,
                            g->n, g->capacity);

@@ -42,6 +42,8 @@ void kv_clear(struct kv_cache *kv); /* frees; zeroed structs and a second call a
 
 /* Room for n more rows in every group. On failure what the cache holds is as before. */
 int kv_prepare(struct kv_cache *kv, int n, struct err *e);
+/* The same in the groups of layers [first, end) alone. */
+int kv_prepare_layers(struct kv_cache *kv, int first, int end, int n, struct err *e);
 /* Free the blocks behind the rows that are stored. */
 void kv_trim(struct kv_cache *kv);
 

@@ -205,8 +205,9 @@ def retries() -> None:
         streams: list[threading.Thread] = []
 
         def occupy() -> None:
-            # Drafts would end these two sooner than the third request can come.
-            fields = {"max_tokens": 200, "ignore_eos": True, "speculative.n_max": 0}
+            # Long enough for the others to come meanwhile, also on a busy machine; drafts would
+            # end these two sooner.
+            fields = {"max_tokens": 500, "ignore_eos": True, "speculative.n_max": 0}
             server.chat({"messages": QUESTION, **fields}, timeout=120)
 
         for _ in range(2):

@@ -231,28 +231,30 @@ TEST(engine_pictures_without_tower, "a picture sent to a text model is refused b
 
 TEST(engine_queue_full, "beyond the slots and the queue a request is told to come back")
 {
+    /* One runs and one waits; some of the others may find those done, never all of them. */
+    enum { N_JOBS = 16 };
     struct engine *en = open_tiny_engine(1, 1, 1);
     struct question q;
     ask(&q, "hello world", "off", 200);
-    struct job *jobs[3];
-    int accepted = 0;
+    struct job *jobs[N_JOBS];
     int refused = 0;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < N_JOBS; i++) {
         struct err e = ERR_INIT;
         jobs[i] = job_prepare(en, &q.request, &e);
         CHECK(jobs[i]);
-        if (job_submit(jobs[i], &e) == 0) {
-            accepted++;
-        } else {
+    }
+    for (int i = 0; i < N_JOBS; i++) {
+        struct err e = ERR_INIT;
+        if (job_submit(jobs[i], &e)) {
+            CHECK(i >= 2);
             CHECK_INT(e.code, ==, ERR_BUSY);
             CHECK_STR(e.reason, "queue_full");
             refused++;
         }
     }
-    CHECK_INT(accepted, ==, 2);
-    CHECK_INT(refused, ==, 1);
+    CHECK_INT(refused, >=, 1);
     CHECK_INT(engine_retry_after(en), >=, 1);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < N_JOBS; i++) {
         job_free(jobs[i]);
     }
     engine_close(en);

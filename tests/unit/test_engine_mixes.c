@@ -80,6 +80,10 @@ static void draw_plan(struct mix *m, struct plan *p)
         CHECK_OK(plan_set_method(p, MODALITY_LM, "cosine", &e), e);
         CHECK_OK(plan_set_number(p, MODALITY_LM, "threshold", 0.3, &e), e);
         CHECK_OK(plan_set_number(p, MODALITY_LM, "cutoff", below(m, 2), &e), e);
+    } else if (one_in(m, 4)) {
+        CHECK_OK(plan_set_method(p, MODALITY_LM, "query", &e), e);
+        CHECK_OK(plan_set_number(p, MODALITY_LM, "ratio", 2 + below(m, 3), &e), e);
+        CHECK_OK(plan_set_number(p, MODALITY_LM, "cutoff", below(m, 2), &e), e);
     }
 }
 

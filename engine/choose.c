@@ -1,0 +1,172 @@
+/* Rows chosen by the question. Which rows of a prompt go on is not known before its end has
+ * been read, and a chunk cannot wait for the others in the middle of a pass. So the prompt
+ * goes through the decoder in two rounds: all its chunks through the blocks up to the
+ * cutoff, where their states replace the embeddings in job.sequence and the heads that look things
+ * up (heads.h) say what the question's rows attend to; then the method chooses, once; then what is
+ * left goes through the upper blocks, chunk by chunk like any prompt. The KV cache's groups
+ * are cut at the cutoff, so each has its own length.
+ *
+ * What is left depends on the question, so these prompts neither use nor feed the prefix
+ * cache. Engine thread only. */
+#include "engine/engine_impl.h"
+
+#include "base/clock.h"
+#include "model/attention_share.h"
+
+#include <string.h>
+
+#define MOST_HEADS 16
+
+struct chooser {
+    struct plan_step step;
+    int cutoff;
+    struct lookup_head heads[MOST_HEADS];
+    int n_heads;
+    int n;          /* rows of the prompt */
+    float *share;   /* [n_heads, n] attention that the question pays to each row */
+    bool no_memory; /* for the attention of a block: nothing is chosen */
+    double ms;      /* taken by it */
+    struct arena *scratch;
+    const struct rows *chunk; /* on its way */
+};
+
+static double option(const struct plan_step *step, const char *name, double otherwise)
+{
+    int i = compressor_option_index(step->method, name);
+    return i >= 0 ? step->options[i] : otherwise;
+}
+
+int choose_begin(struct engine *en, struct job *j, struct err *e)
+{
+    struct plan_step step;
+    const char *skipped = NULL;
+    int cutoffs[KV_MAX_GROUPS];
+    pipeline_lm_step(en, j, &step, &skipped);
+    if (!step.method->info.by_question || pipeline_cutoffs(en, j, cutoffs) == 0) {
+        return 0;
+    }
+    struct chooser *c = arena_zalloc(&j->arena, 1, sizeof *c);
+    if (!c) {
+        return err_no_memory(e, sizeof *c);
+    }
+    *c = (struct chooser){.step = step, .cutoff = cutoffs[0], .scratch = &en->scratch};
+    c->n_heads =
+        heads_best(&en->heads, c->cutoff, (int)option(&step, "heads", MOST_HEADS), c->heads);
+    c->n = j->prompt.text_rows + j->prompt.image_rows;
+    c->share = arena_zalloc(&j->arena, (size_t)c->n * (size_t)c->n_heads, sizeof *c->share);
+    if (!c->share) {
+        return err_no_memory(e, (size_t)c->n * (size_t)c->n_heads * sizeof *c->share);
+    }
+    j->chooser = c;
+    return 0;
+}
+
+/* Adds what the question's rows [begin, end) of the chunk attend to. */
+static void add_share(struct chooser *c, int layer, const struct attention_shape *shape,
+                      const float *q, int n, const struct kv_group *kv, int n_keys)
+{
+    for (int h = 0; h < c->n_heads; h++) {
+        struct err no_memory = ERR_INIT;
+        if (c->heads[h].layer == layer) {
+            c->no_memory |=
+                attention_share(shape, q, n, kv, layer, c->heads[h].head, n_keys,
+                                c->share + (size_t)h * (size_t)c->n, c->scratch, &no_memory) != 0;
+        }
+    }
+}
+
+static void see(void *ctx, int layer, const struct attention_shape *shape, const float *q, int n,
+                const struct kv_group *kv, int n_keys)
+{
+    struct chooser *c = ctx;
+    size_t width = (size_t)shape->n_head * (size_t)shape->head_dim;
+    double begin = clock_ms();
+    for (int i = 0, end; i < n; i = end + 1) {
+        for (end = i; end < n && (c->chunk->flags[end] & ROW_QUESTION); end++) {
+        }
+        if (end > i) {
+            add_share(c, layer, shape, q + (size_t)i * width, end - i, kv, n_keys - (n - end));
+        }
+    }
+    c->ms += clock_ms() - begin;
+}
+
+/* metric[n]: what the heads say together. Each head's attention to the text counts as one
+ * whole, however much it leaves at the beginning of the sequence or on pictures. */
+static float *together(struct chooser *c, const struct rows *r, struct arena *a)
+{
+    float *metric = arena_zalloc(a, (size_t)r->n, sizeof *metric);
+    for (int h = 0; metric && h < c->n_heads; h++) {
+        const float *share = c->share + (size_t)h * (size_t)c->n;
+        double total = 0;
+        for (int i = 0; i < r->n; i++) {
+            bool text = !(r->flags[i] & ROW_PROTECTED) || (r->flags[i] & ROW_EXACT);
+            total += text ? (double)share[i] : 0;
+        }
+        float weight = total > 0 ? (float)((double)c->heads[h].weight / total) : 0;
+        for (int i = 0; i < r->n; i++) {
+            metric[i] += weight * share[i];
+        }
+    }
+    return metric;
+}
+
+/* Pictures have been merged by their own method; exact text may leave with its sentence
+ * where the plan says so. */
+static void set_protection(const struct chooser *c, struct rows *r)
+{
+    bool exact_leaves = option(&c->step, "exact", 0) != 0;
+    for (int i = 0; i < r->n; i++) {
+        if (r->kind[i] == ROW_IMAGE) {
+            r->flags[i] |= ROW_PROTECTED;
+        } else if (exact_leaves && (r->flags[i] & ROW_EXACT)) {
+            r->flags[i] &= (uint8_t)~ROW_PROTECTED;
+        }
+    }
+}
+
+/* The states of all rows behind the cutoff are there. */
+static int choose_rows(struct engine *en, struct job *j, struct err *e)
+{
+    struct chooser *c = j->chooser;
+    struct report_stage *lm = &j->result.report.modality[MODALITY_LM];
+    set_protection(c, &j->sequence);
+    float *metric = c->no_memory ? NULL : together(c, &j->sequence, &j->arena);
+    if (!metric) {
+        report_skip(&j->result.report, STAGE_LM_LAYER, "out_of_memory");
+    } else if (compress_apply(&c->step, MODALITY_LM, c->cutoff, en->info.n_layer, &j->sequence,
+                              metric, 1, &en->scratch, &j->result.report, e)) {
+        return -1;
+    }
+    lm->ms += c->ms;
+    j->result.compress_ms += lm->ms;
+    j->first_block = c->cutoff + 1;
+    j->n_rows_done = 0;
+    j->state = JOB_PREFILL;
+    return 0;
+}
+
+int choose_step(struct engine *en, struct job *j, struct err *e)
+{
+    struct chooser *c = j->chooser;
+    struct rows chunk;
+    struct arena_mark mark = arena_mark(&en->scratch);
+    const struct decoder_tap tap = {see, c};
+    double begin = clock_ms();
+    if (pipeline_next_rows(j, pipeline_chunk_rows(j), &en->scratch, &chunk, e)) {
+        return -1;
+    }
+    c->chunk = &chunk;
+    struct decoder_slice slice = {.kv = &j->kv, .rows = &chunk, .tap = &tap, .is_prompt = true};
+    if (decoder_run_blocks(en->decoder, 0, c->cutoff + 1, &slice, 1, &en->compute, &en->scratch,
+                           e)) {
+        return -1;
+    }
+    size_t width = (size_t)j->sequence.n_embd;
+    memcpy(j->sequence.x + (size_t)j->n_rows_done * width, chunk.x,
+           (size_t)chunk.n * width * sizeof *chunk.x);
+    j->n_rows_done += chunk.n;
+    j->result.prompt_ms += clock_ms() - begin;
+    arena_rewind(&en->scratch, mark);
+    return j->n_rows_done < j->sequence.n ? 0 : choose_rows(en, j, e);
+}
