@@ -112,15 +112,18 @@ TEST(plan_overrides, "methods and options are set, and what excludes each other 
     CHECK_OK(plan_set_number(&p, MODALITY_TEXT, "ratio", 1.6, &e), e);
     CHECK_OK(plan_set_number(&p, MODALITY_IMAGE, "rows", 48, &e), e);
     CHECK_OK(plan_set_text(&p, MODALITY_IMAGE, "schedule", "decreasing", &e), e);
-    check_print(&p, "image tome rows=48 schedule=decreasing counts=fixed; text cosine ratio=1.6 max_group=4 "
-                    "norm=direction; protect_system=true protect_tail=32 min_text_rows=64");
+    check_print(
+        &p,
+        "image tome rows=48 schedule=decreasing counts=fixed; text cosine ratio=1.6 max_group=4 "
+        "norm=direction; protect_system=true protect_tail=32 min_text_rows=64");
     CHECK_OK(plan_set_number(&p, MODALITY_TEXT, "threshold", 0.7, &e), e);
     CHECK_OK(plan_set_text(&p, MODALITY_IMAGE, "ratio", "auto", &e), e);
     CHECK_OK(plan_set_method(&p, MODALITY_LM, "cosine", &e), e);
-    check_print(&p, "image tome ratio=auto schedule=decreasing counts=fixed; text cosine threshold=0.7 "
-                    "max_group=4 norm=direction; lm cosine threshold=0.85 max_group=4 "
-                    "norm=direction cutoff=19; protect_system=true protect_tail=32 "
-                    "min_text_rows=64");
+    check_print(&p,
+                "image tome ratio=auto schedule=decreasing counts=fixed; text cosine threshold=0.7 "
+                "max_group=4 norm=direction; lm cosine threshold=0.85 max_group=4 "
+                "norm=direction cutoff=19; protect_system=true protect_tail=32 "
+                "min_text_rows=64");
     CHECK_OK(plan_set_method(&p, MODALITY_IMAGE, "off", &e), e);
     CHECK_OK(plan_set_method(&p, MODALITY_TEXT, "off", &e), e);
     CHECK_OK(plan_set_method(&p, MODALITY_LM, "off", &e), e);
