@@ -53,6 +53,7 @@ $(B)/tensor/attend_avx512.o $(B)/tensor/vector_ops_avx512.o: CFLAGS += $(avx2) -
   -mavx512bw -mavx512dq -mavx512vl
 
 jobs := $(shell nproc)
+first_mmproj := build/mmproj-first.gguf
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-6s %s\n' $(1) $(2))
 
@@ -121,20 +122,26 @@ test: ## everything; ends with "N passed, N failed"
 	@tools/deps test
 	@$(MAKE) --no-print-directory -j$(jobs) tamp $(B)/unit-tests $(B)/benchmark $(B)/peak build/venv-tests/done build/node/done
 	@tools/fetch_models
+	@$(MAKE) --no-print-directory $(first_mmproj)
 	@tests/run_all --build $(B) all
 
 .PHONY: check
-check: $(B)/unit-tests $(B)/tamp $(B)/benchmark $(B)/peak ## the part of the tests that takes under two minutes
+check: $(B)/unit-tests $(B)/tamp $(B)/benchmark $(B)/peak $(first_mmproj) ## the part of the tests that takes under two minutes
 	@CC='$(CC)' CPPFLAGS='$(CPPFLAGS)' tests/run_all --build $(B) check
 
 .PHONY: unit
-unit: $(B)/unit-tests ## build and run the unit tests (T=name: only those)
+unit: $(B)/unit-tests $(first_mmproj) ## build and run the unit tests (T=name: only those)
 	$(Q)$(B)/unit-tests $(T)
 
 .PHONY: bench
 bench: $(B)/benchmark $(B)/peak $(B)/tamp ## measure prefill, decode, pictures; compare with llama.cpp if it is there
 	@$(B)/benchmark $(ARGS)
 	@bench/compare/run.py --if-present --build $(B) $(or $(COMPARE),--quick)
+
+.PHONY: adapter
+adapter: build/venv-train/done ## train models/adapter.npz again: about two hours (DATA=folder with labels.json)
+	@build/venv-train/bin/python tools/train_adapter.py --data $(or $(DATA),../shared/data/products) \
+	  --threads 1 --workers $(jobs) $(ARGS)
 
 .PHONY: docs
 docs: $(B)/tamp ## write the generated texts again
@@ -169,9 +176,22 @@ help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 	@echo 'SANITIZER=address,undefined | thread, CC=clang and V=1 go with any of them.'
 
-# -- what the HTTP tests need ---------------------------------------------------------
+# -- what the tests and the training need -------------------------------------------------------
 
 python := $(firstword $(wildcard /usr/bin/python3) python3)
+
+# The reference rows for the language model were made with the first adapter. Without the
+# models nothing is made, and the test that needs it is skipped.
+default_mmproj := models/mmproj-dinov2-s14-smollm2.gguf
+$(first_mmproj): models/adapter-first.npz tools/convert_mmproj.py $(wildcard $(default_mmproj))
+	@mkdir -p $(@D)
+	@[ ! -f $(default_mmproj) ] || $(python) tools/convert_mmproj.py $(default_mmproj) $< $@
+
+build/venv-train/done: tools/requirements-train.txt
+	@echo 'adapter: making the Python environment of the training'
+	@rm -rf $(@D) && $(python) -m venv $(@D)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 build/venv-tests/done: tests/http/requirements.txt
 	@echo 'test: making the Python environment of the HTTP tests'

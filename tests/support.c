@@ -148,6 +148,15 @@ const char *test_mmproj_path(void)
     return model_file("models/mmproj-dinov2-s14-smollm2.gguf");
 }
 
+const char *test_first_mmproj_path(void)
+{
+    const char *path = "build/mmproj-first.gguf";
+    if (access(path, R_OK)) {
+        SKIP("needs %s: run make models check", path);
+    }
+    return path;
+}
+
 char *test_read_file(const char *path, size_t *n)
 {
     FILE *f = fopen(path, "rb");

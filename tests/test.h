@@ -86,6 +86,8 @@ char *test_shared_path(const char *name); /* mem_free */
 /* The downloaded models; skips with "run make models" when absent. */
 const char *test_model_path(void);
 const char *test_mmproj_path(void);
+/* The same tower with the first adapter, which the reference rows were made with. */
+const char *test_first_mmproj_path(void);
 
 /* A .npy file of little-endian float32/float16/int32/int64 as fp32; fails the test when
  * it cannot be read. *data is freed with mem_free. shape gets up to 4 sizes, the rest 1. */

@@ -4,7 +4,8 @@
 A second, plain NumPy forward pass (ViT, LayerScale, erf GELU, adapter) that reads the
 GGUF file through the `gguf` package, so that neither the converter nor the C code can be
 wrong unnoticed. REFERENCE_DIR holds picture_{224,448}.png, vit_{224,448}.npy and
-adapter_rows_224.npy. Needs: numpy, pillow, gguf (tools/requirements.txt).
+adapter_rows_224.npy, which belong to models/adapter-first.npz: `make check` makes
+build/mmproj-first.gguf with it. Needs: numpy, pillow, gguf (tools/requirements.txt).
 """
 import sys
 from math import erf

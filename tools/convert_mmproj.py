@@ -1,6 +1,9 @@
 #!/usr/bin/python3
 """Make the mmproj GGUF from DINOv2's ONNX file and the adapter: convert_mmproj.py ONNX ADAPTER OUT
 
+In place of the ONNX file an mmproj file made by this tool will do: the tower is taken out of
+it and gets another adapter, byte for byte as if it had come from the ONNX file.
+
 One file that tamp and llama.cpp both load (projector `internvl`, scale factor 1).
 Only the standard library is used, on purpose: nothing to install, and the same bytes
 out on every machine and Python version, so that the result's SHA-256 can be pinned.
@@ -95,6 +98,34 @@ def onnx_tensor(buf: memoryview) -> tuple[str, Tensor]:
     if kind == 1 and len(raw) != 4 * prod(dims):
         raise ValueError(f"{name}: {len(raw)} bytes for shape {dims}")
     return name, Tensor(tuple(dims), F32 if kind == 1 else -1, raw)
+
+
+def read_gguf(path: str) -> dict[str, Tensor]:
+    """The tensors of a file that write_gguf wrote with build_keys."""
+    with open(path, "rb") as file:
+        data = file.read()
+    magic, version, count, n_keys = struct.unpack_from("<4sIQQ", data)
+    if (magic, version) != (b"GGUF", 3):
+        raise ValueError(f"{path}: not a GGUF file of version 3")
+    at = 24
+    for key in build_keys(0):  # all but the width of the rows is always the same
+        at += len(string(key[0]) + value(key[1]))
+    if n_keys != len(build_keys(0)):
+        raise ValueError(f"{path}: not made by this tool")
+    places: dict[str, tuple[tuple[int, ...], int, int]] = {}
+    for _ in range(count):
+        (length,) = struct.unpack_from("<Q", data, at)
+        name = data[at + 8 : at + 8 + length].decode()
+        at += 8 + length
+        (n_dims,) = struct.unpack_from("<I", data, at)
+        *dims, kind, offset = struct.unpack_from(f"<{n_dims}QIQ", data, at + 4)
+        at += 4 + 8 * n_dims + 12
+        places[name] = tuple(dims[::-1]), kind, offset
+    begin = at + -at % ALIGN
+    return {
+        name: Tensor(shape, kind, data[begin + offset :][: prod(shape) * (2 if kind == F16 else 4)])
+        for name, (shape, kind, offset) in places.items()
+    }
 
 
 def read_onnx(path: str) -> dict[str, Tensor]:
@@ -236,10 +267,15 @@ def build_tensors(onnx: dict[str, Tensor], adapter: dict[str, Tensor]) -> dict[s
             out[f"{mine}{name}.bias"] = vector(theirs + module.replace("/", ".") + ".bias")
     out["v.post_ln.weight"] = vector("backbone.layernorm.weight")
     out["v.post_ln.bias"] = vector("backbone.layernorm.bias")
-    for number, name in ((0, "ln"), (1, "fc1"), (3, "fc2")):
-        out[f"mm.model.mlp.{number}.weight"] = adapter[name + ".weight"]
-        out[f"mm.model.mlp.{number}.bias"] = adapter[name + ".bias"]
-    return out
+    return out | adapter_tensors(adapter)
+
+
+def adapter_tensors(adapter: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        f"mm.model.mlp.{number}.{part}": adapter[f"{name}.{part}"]
+        for number, name in ((0, "ln"), (1, "fc1"), (3, "fc2"))
+        for part in ("weight", "bias")
+    }
 
 
 def build_keys(n_out: int) -> list[tuple[str, object]]:
@@ -313,9 +349,14 @@ def write_gguf(file: BinaryIO, keys: list[tuple[str, object]], tensors: dict[str
         file.write(tensor.data + bytes(-len(tensor.data) % ALIGN))
 
 
-def convert(onnx_path: str, adapter_path: str, out_path: str) -> None:
+def convert(source_path: str, adapter_path: str, out_path: str) -> None:
     adapter = read_npz(adapter_path)
-    tensors = build_tensors(read_onnx(onnx_path), adapter)
+    with open(source_path, "rb") as source:
+        is_gguf = source.read(4) == b"GGUF"
+    if is_gguf:
+        tensors = read_gguf(source_path) | adapter_tensors(adapter)
+    else:
+        tensors = build_tensors(read_onnx(source_path), adapter)
     part = f"{out_path}.part"
     with open(part, "wb") as file:
         write_gguf(file, build_keys(adapter["fc2.bias"].shape[0]), tensors)
@@ -326,5 +367,5 @@ def convert(onnx_path: str, adapter_path: str, out_path: str) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 4:
-        sys.exit("usage: convert_mmproj.py ONNX ADAPTER OUT")
+        sys.exit("usage: convert_mmproj.py ONNX|MMPROJ ADAPTER OUT")
     convert(*sys.argv[1:])

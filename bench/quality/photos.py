@@ -27,6 +27,7 @@ PLANS = {
     "tome 2x": {"image": {"method": "tome", "ratio": 2}},
     "tome 4x": {"image": {"method": "tome", "ratio": 4}},
     "tome 8x": {"image": {"method": "tome", "ratio": 8}},
+    "tome 16x": {"image": {"method": "tome", "ratio": 16}},
 }
 
 

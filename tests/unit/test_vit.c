@@ -77,7 +77,7 @@ TEST(vit_adapter_224, "256 rows for the language model, in raster order")
     struct vision_fixture f;
     struct rows r;
     struct err e = ERR_INIT;
-    vision_fixture_open(&f, test_mmproj_path(), 0, 2);
+    vision_fixture_open(&f, test_first_mmproj_path(), 0, 2);
     float *pixels = vision_fixture_picture(&f, "picture_224.png");
     r = vision_fixture_encode(&f, pixels, NULL);
     float *want = golden("adapter_rows_224.npy", 256, 576);
