@@ -79,7 +79,7 @@ static const struct compressor_option options[] = {
                .def = 4,
                .unit = "",
                .help = "how many heads say together what belongs to the question: the best of "
-                       "the blocks up to the cutoff, found when the model is opened"},
+                       "the blocks up to the cutoff, found when the first such request comes"},
     [CUTOFF] = {.name = "cutoff",
                 .type = OPTION_INT,
                 .min = 0,

@@ -45,6 +45,10 @@ int choose_begin(struct engine *en, struct job *j, struct err *e)
     if (!step.method->info.by_question || pipeline_cutoffs(en, j, cutoffs) == 0) {
         return 0;
     }
+    if (!en->heads.score && heads_measure(&en->heads, en->decoder, en->tokenizer, en->info.n_ctx,
+                                          &en->compute, &en->scratch, e)) {
+        return -1;
+    }
     struct chooser *c = arena_zalloc(&j->arena, 1, sizeof *c);
     if (!c) {
         return err_no_memory(e, sizeof *c);

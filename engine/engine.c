@@ -224,8 +224,6 @@ static int start(struct engine *en, struct err *e)
     }
     fill_info(en);
     if (open_kv(en, e) || engine_calibrate(en, e) ||
-        heads_measure(&en->heads, en->decoder, en->tokenizer, en->info.n_ctx, &en->compute,
-                      &en->scratch, e) ||
         fair_init(&en->turns, en->params.n_parallel + en->params.max_queue, e) ||
         fair_init(&en->prompt_turns, ENGINE_MAX_PARALLEL, e)) {
         return -1;

@@ -2,7 +2,7 @@
  * same for all texts, turn from a question to the place that answers it ("retrieval heads",
  * arXiv 2404.15574); most others look at the beginning or the neighbours, and the mean over
  * all of them says little. So they are found by asking: a text of ours with one fact in
- * each sentence, and questions about some of them, once when a model is opened. */
+ * each sentence, and questions about some of them, once, when the first request wants to know. */
 #ifndef TAMP_ENGINE_HEADS_H
 #define TAMP_ENGINE_HEADS_H
 
