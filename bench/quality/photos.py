@@ -74,11 +74,19 @@ def ask(url: str, picture: bytes, question: str, plan: object, key: str | None) 
     return answer["choices"][0]["message"]["content"], answer
 
 
-def choose(labels: list[dict], split: str, count: int) -> list[dict]:
-    """Evenly spaced over the list, so that every set and class has its share."""
-    photos = [x for x in labels if x["split"] == split]
+def spaced(photos: list[dict], count: int) -> list[dict]:
     count = min(count, len(photos))
     return [photos[i * len(photos) // count] for i in range(count)]
+
+
+def choose(labels: list[dict], split: str, count: int, equal_sets: bool) -> list[dict]:
+    """Evenly spaced over the list, so that every set and class has its share; or the same
+    number of each set."""
+    photos = [x for x in labels if x["split"] == split]
+    if not equal_sets:
+        return spaced(photos, count)
+    names = sorted({x["set"] for x in photos})
+    return [x for name in names for x in spaced([p for p in photos if p["set"] == name], count // len(names))]
 
 
 def named_plan(text: str) -> tuple[str, object]:
@@ -97,6 +105,7 @@ def main() -> int:
     p.add_argument("--url", default="http://127.0.0.1:8080")
     p.add_argument("--split", default="val")
     p.add_argument("--count", type=int, default=100)
+    p.add_argument("--equal-sets", action="store_true", help="as many photos of each set")
     p.add_argument("--question", choices=sorted(QUESTIONS), default="kind")
     p.add_argument("--plans", help="comma-separated: " + ", ".join(PLANS))
     p.add_argument(
@@ -116,7 +125,7 @@ def main() -> int:
     if not labels_file.exists():
         print(f"{labels_file} is missing: --data must name the folder of the product photos")
         return 2
-    photos = choose(json.loads(labels_file.read_text()), a.split, a.count)
+    photos = choose(json.loads(labels_file.read_text()), a.split, a.count, a.equal_sets)
     question, expected = QUESTIONS[a.question]
     if a.plans is None:
         a.plans = "" if a.plan else ",".join(PLANS)
