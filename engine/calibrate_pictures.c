@@ -62,7 +62,7 @@ static void shade(int index, double x, double y, double rgb[3])
         rgb[c] = light * busy * (index % 3 == 2 ? lattice(c, 7, (uint64_t)index) : 1);
     }
     for (int i = 0; i < n_things; i++) {
-        uint64_t seed = (uint64_t)(1000 * index + 10 * i);
+        uint64_t seed = 1000 * (uint64_t)index + 10 * (uint64_t)i;
         double radius = n_things == 1 ? 0.33 : 0.16;
         double dx = (x - (n_things == 1 ? 0.5 : 0.15 + 0.7 * lattice(i, 1, seed))) / radius;
         double dy = (y - (n_things == 1 ? 0.5 : 0.15 + 0.7 * lattice(i, 2, seed))) / radius;

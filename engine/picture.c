@@ -59,7 +59,7 @@ static int study_cells(struct job *j, struct prompt_image *im, const struct imag
 {
     const struct vision *v = j->engine->vision;
     int side = picture_side(vision_info(v));
-    size_t n = (size_t)(side * side);
+    size_t n = (size_t)side * (size_t)side;
     size_t size = (size_t)vision_info(v)->image_size;
     im->protect = arena_zalloc(&j->arena, n, sizeof *im->protect);
     im->digest = arena_alloc(&j->arena, n, sizeof *im->digest);

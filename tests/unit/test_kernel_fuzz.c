@@ -54,7 +54,7 @@ static void unmap(struct fuzz *f)
 
 static int between(struct fuzz *f, int low, int high)
 {
-    return low + (int)rng_below(&f->r, (uint64_t)(high - low + 1));
+    return low + (int)rng_below(&f->r, (uint64_t)high - (uint64_t)low + 1);
 }
 
 /* ---- numbers ----------------------------------------------------------------------------- */
@@ -183,7 +183,7 @@ static struct packed_rows round_rows(struct fuzz *f, const struct product_case *
                                      const struct packed_kernels *k)
 {
     int group = packed_group(c->n_rows);
-    size_t padded = (size_t)((c->n_rows + group - 1) / group * group);
+    size_t padded = ((size_t)c->n_rows + (size_t)group - 1) / (size_t)group * (size_t)group;
     size_t n = padded * (size_t)c->p.n_blocks;
     struct packed_rows to = {
         .n_rows = c->n_rows,

@@ -288,7 +288,8 @@ TEST(kv_q8_bytes, "34 bytes for 32 elements, counted exactly; a copied tail keep
         memset(v.q, i % 113, 80);
         k.scale[0] = k.scale[1] = k.scale[2] = (uint16_t)i;
         v.scale[0] = v.scale[1] = v.scale[2] = (uint16_t)(2 * i);
-        *kv_positions(g, i / 6) = (float)(i / 6);
+        int at = i / 6;
+        *kv_positions(g, at) = (float)at;
     }
     for (int b = 0; b < 2; b++) {
         kv_share(&kv[1], &kv[1].group[0], b, g->blocks[b]);
@@ -303,7 +304,8 @@ TEST(kv_q8_bytes, "34 bytes for 32 elements, counted exactly; a copied tail keep
         CHECK(k.q[0] == i % 127 && k.q[79] == i % 127 && v.q[0] == i % 113 && v.q[79] == i % 113);
         CHECK(k.scale[0] == (uint16_t)i && k.scale[2] == (uint16_t)i);
         CHECK(v.scale[0] == (uint16_t)(2 * i) && v.scale[2] == (uint16_t)(2 * i));
-        CHECK_DOUBLE(*kv_positions(&kv[1].group[0], i / 6), ==, i / 6);
+        int at = i / 6;
+        CHECK_DOUBLE(*kv_positions(&kv[1].group[0], at), ==, at);
     }
     kv_clear(&kv[0]);
     kv_clear(&kv[1]);

@@ -79,7 +79,8 @@ static double settle(struct machine *m, struct pace *p, double target, int n_pas
         pace_add(p, rows, took);
         ms += (k >= n_passes / 2) * took;
     }
-    return ms / (n_passes - n_passes / 2);
+    int n_last = n_passes - n_passes / 2;
+    return ms / n_last;
 }
 
 TEST(pace_follows, "passes settle at the target, and again when the machine becomes slower")
