@@ -6,6 +6,7 @@
 
 #include "base/alloc.h"
 #include "compress/merge.h"
+#include "compress/neighbours.h"
 
 #include <math.h>
 #include <stdbool.h>
@@ -98,10 +99,7 @@ int calibration_measure_neighbours(const struct rows *rows, float *cosines)
     int n = 0;
     for (int i = 1; i < rows->n; i++) {
         const float *row = rows->x + (size_t)i * (size_t)rows->n_embd;
-        bool free_text = rows->kind[i] == ROW_TEXT && rows->kind[i - 1] == ROW_TEXT &&
-                         !((rows->flags[i] | rows->flags[i - 1]) & ROW_PROTECTED) &&
-                         !(rows->flags[i] & ROW_BREAK);
-        if (free_text) {
+        if (rows->kind[i] == ROW_TEXT && neighbours_may_join(rows, i)) {
             cosines[n++] = merge_cosine(row - rows->n_embd, row, rows->n_embd);
         }
     }

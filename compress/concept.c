@@ -13,39 +13,20 @@
  * turn is, or at its end, which has seen all of it (H-Net takes the boundary's own). */
 #include "compress/compressor.h"
 #include "compress/neighbours.h"
+#include "compress/options.h"
 
 #include <string.h>
 
-enum { THRESHOLD, RATIO, MAX_GROUP, VECTOR, NORM, CUTOFF };
+enum { VECTOR = NEIGHBOURS_N_OPTIONS, NORM, CUTOFF };
 enum { VECTOR_MEAN, VECTOR_FIRST, VECTOR_LAST };
 
 static const char *const vectors[] = {"mean", "first", "last", NULL};
 
 static const struct compressor_option options[] = {
-    [THRESHOLD] = {.name = "threshold",
-                   .type = OPTION_FLOAT,
-                   .min = -1,
-                   .max = 1,
-                   .def = 0.7,
-                   .unit = "cosine",
-                   .help = "a concept ends where neighbours are not more similar than this"},
-    [RATIO] = {.name = "ratio",
-               .type = OPTION_FLOAT,
-               .min = 1,
-               .max = 8,
-               .def = 0,
-               .auto_ok = true,
-               .unit = "",
-               .help = "rows of a concept on average over all text, through the model's "
-                       "calibration, instead of a threshold; auto: rows/512, between 1 and 2",
-               .replaces = "threshold"},
-    [MAX_GROUP] = {.name = "max_group",
-                   .type = OPTION_INT,
-                   .min = 2,
-                   .max = 64,
-                   .def = 16,
-                   .unit = "rows",
-                   .help = "at most so many rows are one concept"},
+    [NEIGHBOURS_THRESHOLD] =
+        OPTION_THRESHOLD(0.7, "a concept ends where neighbours are not more similar than this"),
+    [NEIGHBOURS_RATIO] = OPTION_TEXT_RATIO("rows of a concept on average over all text"),
+    [NEIGHBOURS_MAX_GROUP] = OPTION_MAX_GROUP(16, "at most so many rows are one concept"),
     [VECTOR] = {.name = "vector",
                 .type = OPTION_ENUM,
                 .min = 0,
@@ -54,22 +35,8 @@ static const struct compressor_option options[] = {
                 .choices = vectors,
                 .unit = "",
                 .help = "what stands for a concept: the mean of its rows, its first or its last"},
-    [NORM] = {.name = "norm",
-              .type = OPTION_ENUM,
-              .min = 0,
-              .max = 1,
-              .def = NORM_DIRECTION,
-              .choices = merge_norm_names,
-              .unit = "",
-              .help = "length of a merged row: of the mean, or the mean length of its members"},
-    [CUTOFF] = {.name = "cutoff",
-                .type = OPTION_INT,
-                .min = 0,
-                .max = 1023,
-                .def = 19,
-                .unit = "block",
-                .help = "merge after this block of the decoder, counted from 0",
-                .modalities = 1u << MODALITY_LM},
+    [NORM] = OPTION_NORM(NORM_DIRECTION),
+    [CUTOFF] = OPTION_CUTOFF(19, "merge"),
 };
 
 /* The groups whose row is one of its members, not their mean: out gets a copy of it. */
@@ -111,19 +78,12 @@ static int merge(const struct compress_call *call, struct rows *r, const int32_t
 static int apply(const struct compress_call *call, struct rows *r, struct arena *scratch,
                  struct compress_outcome *out, struct err *e)
 {
-    int32_t *map = arena_alloc(scratch, (size_t)r->n, sizeof *map);
-    if (!map) {
-        return err_no_memory(e, (unsigned long long)r->n * sizeof *map);
+    int32_t *map;
+    int m = neighbours_groups(call, r, r->x, r->n_embd, &map, scratch, out, e);
+    if (m < 0 || m == r->n) {
+        return m < 0 ? -1 : 0;
     }
-    int m = neighbours_segment(r, r->x, r->n_embd, call->options[THRESHOLD],
-                               (int)call->options[MAX_GROUP], map);
-    out->skipped = r->n < 2 ? "too_few_rows" : m == r->n ? "nothing_similar" : NULL;
-    return m == r->n ? 0 : merge(call, r, map, m, scratch, e);
-}
-
-static int predict(const double *values, int n)
-{
-    return values[RATIO] < 1 && values[THRESHOLD] >= 1 ? n : -1;
+    return merge(call, r, map, m, scratch, e);
 }
 
 const struct compressor compressor_concept = {
@@ -135,5 +95,5 @@ const struct compressor compressor_concept = {
              .source = "boundaries of DLCM, arXiv 2512.24617, without training",
              .options = options,
              .n_options = sizeof options / sizeof *options},
-    .ops = {.apply = apply, .predict = predict},
+    .ops = {.apply = apply, .predict = neighbours_predict},
 };

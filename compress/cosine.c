@@ -11,71 +11,29 @@
  * What a group becomes: neighbours.h. */
 #include "compress/compressor.h"
 #include "compress/neighbours.h"
+#include "compress/options.h"
 
-enum { THRESHOLD, RATIO, MAX_GROUP, NORM, CUTOFF };
+enum { NORM = NEIGHBOURS_N_OPTIONS, CUTOFF };
 
 static const struct compressor_option options[] = {
-    [THRESHOLD] = {.name = "threshold",
-                   .type = OPTION_FLOAT,
-                   .min = -1,
-                   .max = 1,
-                   .def = 0.85,
-                   .unit = "cosine",
-                   .help = "neighbours more similar than this become one row; 1 merges nothing"},
-    [RATIO] = {.name = "ratio",
-               .type = OPTION_FLOAT,
-               .min = 1,
-               .max = 8,
-               .def = 0,
-               .auto_ok = true,
-               .unit = "",
-               .help = "rows in for each row out on average, through the model's calibration, "
-                       "instead of a threshold; auto: rows/512, between 1 and 2",
-               .replaces = "threshold"},
-    [MAX_GROUP] = {.name = "max_group",
-                   .type = OPTION_INT,
-                   .min = 2,
-                   .max = 64,
-                   .def = 4,
-                   .unit = "rows",
-                   .help = "at most so many rows become one"},
-    [NORM] = {.name = "norm",
-              .type = OPTION_ENUM,
-              .min = 0,
-              .max = 1,
-              .def = NORM_DIRECTION,
-              .choices = merge_norm_names,
-              .unit = "",
-              .help = "length of a merged row: of the mean, or the mean length of its members"},
-    [CUTOFF] = {.name = "cutoff",
-                .type = OPTION_INT,
-                .min = 0,
-                .max = 1023,
-                .def = 19,
-                .unit = "block",
-                .help = "merge after this block of the decoder, counted from 0",
-                .modalities = 1u << MODALITY_LM},
+    [NEIGHBOURS_THRESHOLD] = OPTION_THRESHOLD(
+        0.85, "neighbours more similar than this become one row; 1 merges nothing"),
+    [NEIGHBOURS_RATIO] = OPTION_TEXT_RATIO("rows in for each row out on average"),
+    [NEIGHBOURS_MAX_GROUP] = OPTION_MAX_GROUP(4, "at most so many rows become one"),
+    [NORM] = OPTION_NORM(NORM_DIRECTION),
+    [CUTOFF] = OPTION_CUTOFF(19, "merge"),
 };
 
 static int apply(const struct compress_call *call, struct rows *r, struct arena *scratch,
                  struct compress_outcome *out, struct err *e)
 {
-    int32_t *map = arena_alloc(scratch, (size_t)r->n, sizeof *map);
-    if (!map) {
-        return err_no_memory(e, (unsigned long long)r->n * sizeof *map);
+    int32_t *map;
+    int m = neighbours_groups(call, r, call->metric ? call->metric : r->x,
+                              call->metric ? call->n_metric : r->n_embd, &map, scratch, out, e);
+    if (m < 0 || m == r->n) {
+        return m < 0 ? -1 : 0;
     }
-    int m = neighbours_segment(r, call->metric ? call->metric : r->x,
-                               call->metric ? call->n_metric : r->n_embd, call->options[THRESHOLD],
-                               (int)call->options[MAX_GROUP], map);
-    out->skipped = r->n < 2 ? "too_few_rows" : m == r->n ? "nothing_similar" : NULL;
-    return m == r->n
-               ? 0
-               : neighbours_merge(r, map, m, (enum merge_norm)call->options[NORM], scratch, e);
-}
-
-static int predict(const double *values, int n)
-{
-    return values[RATIO] < 1 && values[THRESHOLD] >= 1 ? n : -1;
+    return neighbours_merge(r, map, m, (enum merge_norm)call->options[NORM], scratch, e);
 }
 
 const struct compressor compressor_cosine = {
@@ -86,5 +44,5 @@ const struct compressor compressor_cosine = {
              .source = "thresholded grouping of consecutive tokens; see docs/compression.md",
              .options = options,
              .n_options = sizeof options / sizeof *options},
-    .ops = {.apply = apply, .predict = predict},
+    .ops = {.apply = apply, .predict = neighbours_predict},
 };

@@ -4,21 +4,16 @@
  * the pixels are the engine's. */
 #include "compress/compressor.h"
 #include "compress/grid.h"
+#include "compress/options.h"
 
 #include <math.h>
 
 enum { RATIO, SIDE };
 
 static const struct compressor_option options[] = {
-    [RATIO] = {.name = "ratio",
-               .type = OPTION_FLOAT,
-               .min = 1,
-               .max = 64,
-               .def = 4,
-               .auto_ok = true,
-               .unit = "",
-               .help = "patches of the full picture for each of the small one, as near as a square "
-                       "comes to it; auto: 4 above 512 pixels, 2 below, 1 up to 64 rows"},
+    [RATIO] = OPTION_RATIO_AUTO(
+        64,
+        "patches of the full picture for each of the small one, as near as a square comes to it"),
     [SIDE] = {.name = "side",
               .type = OPTION_INT,
               .min = 1,

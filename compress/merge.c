@@ -150,34 +150,47 @@ int merge_bipartite(const float *x, int n, const int32_t *a, int n_a, const int3
     return 0;
 }
 
-struct ranked {
-    float score;
-    int32_t index;
-};
-
 static int by_score(const void *p, const void *q)
 {
-    const struct ranked *a = p;
-    const struct ranked *b = q;
+    const struct merge_ranked *a = p;
+    const struct merge_ranked *b = q;
     if (a->score != b->score) {
         return a->score > b->score ? -1 : 1;
     }
     return a->index < b->index ? -1 : a->index > b->index;
 }
 
+void merge_rank(struct merge_ranked *ranked, int n)
+{
+    qsort(ranked, (size_t)n, sizeof *ranked, by_score);
+}
+
 int merge_order(const struct merge_match *match, int n, int32_t *order, struct arena *scratch,
                 struct err *e)
 {
-    struct ranked *r = arena_alloc(scratch, (size_t)n, sizeof *r);
+    struct merge_ranked *r = arena_alloc(scratch, (size_t)n, sizeof *r);
     if (!r) {
         return err_no_memory(e, (unsigned long long)n * sizeof *r);
     }
     for (int i = 0; i < n; i++) {
-        r[i] = (struct ranked){match[i].score, i};
+        r[i] = (struct merge_ranked){(double)match[i].score, i};
     }
-    qsort(r, (size_t)n, sizeof *r, by_score);
+    merge_rank(r, n);
     for (int i = 0; i < n; i++) {
         order[i] = r[i].index;
     }
     return 0;
+}
+
+const char *const merge_norm_names[] = {"mean", "direction", NULL};
+
+void merge_stretch(float *x, int n, float norm)
+{
+    float now = sqrtf(merge_dot(x, x, n));
+    if (now > 0) {
+        float scale = norm / now;
+        for (int d = 0; d < n; d++) {
+            x[d] *= scale;
+        }
+    }
 }

@@ -31,6 +31,20 @@ struct merge_match {
 int merge_bipartite(const float *x, int n, const int32_t *a, int n_a, const int32_t *b, int n_b,
                     struct merge_match *match, struct arena *scratch, struct err *e);
 
+struct merge_ranked {
+    double score;
+    int32_t index;
+};
+/* By score descending, equal scores by index ascending: a total order. */
+void merge_rank(struct merge_ranked *ranked, int n);
+
+/* x[n] becomes as long as `norm`; a zero vector stays one. */
+void merge_stretch(float *x, int n, float norm);
+
+/* How long a merged row is: as the mean of its members, or as they are on average. */
+enum merge_norm { NORM_MEAN, NORM_DIRECTION };
+extern const char *const merge_norm_names[]; /* "mean", "direction"; NULL-terminated */
+
 /* order[n]: indices of match by score descending, equal scores by index ascending.
  * A total order, so the result is the same with any sorting algorithm. */
 int merge_order(const struct merge_match *match, int n, int32_t *order, struct arena *scratch,

@@ -1,6 +1,7 @@
 #include "compress/modifiers.h"
 
 #include "compress/merge.h"
+#include "compress/options.h"
 
 #include <math.h>
 #include <string.h>
@@ -10,19 +11,10 @@
 #define LEAST_WEIGHT 0.5
 #define MOST_WEIGHT  2.0
 
-static const char *const norm_choices[] = {"mean", "direction", NULL};
 static const char *const protect_choices[] = {"none", "text", NULL};
 
 const struct compressor_option modifier_options[N_MODIFIERS] = {
-    [MODIFIER_NORM] = {.name = "norm",
-                       .type = OPTION_ENUM,
-                       .min = 0,
-                       .max = 1,
-                       .def = NORM_MEAN,
-                       .choices = norm_choices,
-                       .unit = "",
-                       .help = "length of a merged row: of the mean, or the mean length of its "
-                               "members"},
+    [MODIFIER_NORM] = OPTION_NORM(NORM_MEAN),
     [MODIFIER_REWEIGHT] = {.name = "reweight",
                            .type = OPTION_BOOL,
                            .min = 0,
@@ -88,16 +80,6 @@ int norms_before(struct norms *b, const struct plan_step *step, const struct row
     return 0;
 }
 
-static void stretch(float *x, int n, float norm)
-{
-    float now = sqrtf(merge_dot(x, x, n));
-    if (now > 0) {
-        for (int d = 0; d < n; d++) {
-            x[d] *= norm / now;
-        }
-    }
-}
-
 void norms_after(const struct norms *b, struct rows *rows)
 {
     if (rows->n == b->n || b->n == 0) {
@@ -116,17 +98,13 @@ void norms_after(const struct norms *b, struct rows *rows)
     for (int i = 0; i < rows->n; i++) {
         const struct norm_group *g = &b->groups[i];
         if (g->n > 1) {
-            stretch(rows->x + (size_t)i * (size_t)rows->n_embd, rows->n_embd, g->norm / g->mass);
+            merge_stretch(rows->x + (size_t)i * (size_t)rows->n_embd, rows->n_embd,
+                          g->norm / g->mass);
         }
     }
 }
 
 /* ---- reweight and residual ------------------------------------------------------------- */
-
-static bool is_free(const struct rows *r, int i)
-{
-    return !(r->flags[i] & ROW_PROTECTED);
-}
 
 /* z[i] of each free row; 1 for the attention that an even look would give. */
 static void importance(const struct rows *r, double *z)
@@ -150,12 +128,12 @@ static void reweight(struct rows *r, double *z)
     double squares = 0;
     importance(r, z);
     for (int i = 0; i < r->n; i++) {
-        n += is_free(r, i);
-        sum += is_free(r, i) ? z[i] : 0;
+        n += rows_is_free(r, i);
+        sum += rows_is_free(r, i) ? z[i] : 0;
     }
     for (int i = 0; i < r->n && n > 0; i++) {
         double off = z[i] - sum / n;
-        squares += is_free(r, i) ? off * off : 0;
+        squares += rows_is_free(r, i) ? off * off : 0;
     }
     double deviation = n > 0 ? sqrt(squares / n) : 0;
     if (!(deviation > 0)) {
@@ -164,12 +142,12 @@ static void reweight(struct rows *r, double *z)
     double total = 0;
     for (int i = 0; i < r->n; i++) {
         z[i] = exp((z[i] - sum / n) / deviation);
-        total += is_free(r, i) ? z[i] : 0;
+        total += rows_is_free(r, i) ? z[i] : 0;
     }
     for (int i = 0; i < r->n; i++) {
         double w = n * z[i] / total;
         float scale = (float)(w < LEAST_WEIGHT ? LEAST_WEIGHT : w > MOST_WEIGHT ? MOST_WEIGHT : w);
-        for (int d = 0; d < r->n_embd && is_free(r, i); d++) {
+        for (int d = 0; d < r->n_embd && rows_is_free(r, i); d++) {
             r->x[(size_t)i * (size_t)r->n_embd + (size_t)d] *= scale;
         }
     }
@@ -180,7 +158,7 @@ static void residual(struct rows *r, float alpha, float *mean, const int32_t *al
     merge_weighted_mean(mean, r->x, r->mass, all, r->n, r->n_embd);
     for (int i = 0; i < r->n; i++) {
         float *x = r->x + (size_t)i * (size_t)r->n_embd;
-        for (int d = 0; d < r->n_embd && is_free(r, i); d++) {
+        for (int d = 0; d < r->n_embd && rows_is_free(r, i); d++) {
             x[d] += alpha * (mean[d] - x[d]);
         }
     }

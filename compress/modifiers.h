@@ -13,6 +13,7 @@
 #ifndef TAMP_COMPRESS_MODIFIERS_H
 #define TAMP_COMPRESS_MODIFIERS_H
 
+#include "compress/merge.h"
 #include "compress/plan.h"
 
 enum modifier {
@@ -22,7 +23,6 @@ enum modifier {
     MODIFIER_PROTECT,
     N_MODIFIERS
 };
-enum { NORM_MEAN, NORM_DIRECTION };
 enum { PROTECT_NONE, PROTECT_TEXT };
 
 extern const struct compressor_option modifier_options[N_MODIFIERS];

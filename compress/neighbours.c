@@ -1,10 +1,6 @@
 #include "compress/neighbours.h"
 
-#include "compress/merge.h"
-
 #include <math.h>
-
-const char *const merge_norm_names[] = {"mean", "direction", NULL};
 
 bool neighbours_may_join(const struct rows *r, int i)
 {
@@ -28,6 +24,25 @@ int neighbours_segment(const struct rows *r, const float *x, int width, double t
     return n_groups;
 }
 
+int neighbours_groups(const struct compress_call *call, const struct rows *r, const float *x,
+                      int width, int32_t **map, struct arena *scratch, struct compress_outcome *out,
+                      struct err *e)
+{
+    *map = arena_alloc(scratch, (size_t)r->n, sizeof **map);
+    if (!*map) {
+        return err_no_memory(e, (unsigned long long)r->n * sizeof **map);
+    }
+    int m = neighbours_segment(r, x, width, call->options[NEIGHBOURS_THRESHOLD],
+                               (int)call->options[NEIGHBOURS_MAX_GROUP], *map);
+    out->skipped = r->n < 2 ? "too_few_rows" : m == r->n ? "nothing_similar" : NULL;
+    return m;
+}
+
+int neighbours_predict(const double *values, int n)
+{
+    return values[NEIGHBOURS_RATIO] < 1 && values[NEIGHBOURS_THRESHOLD] >= 1 ? n : -1;
+}
+
 /* What rows_merge does not keep, for each group. */
 struct group {
     float mass, position, norm; /* the last two are sums until the merge is done */
@@ -49,14 +64,9 @@ static void sum_groups(const struct rows *r, const int32_t *map, struct group *g
 
 static void finish_group(struct rows *r, int i, const struct group *g, bool stretch)
 {
-    float *row = r->x + (size_t)i * (size_t)r->n_embd;
     r->position[i] = g->position / g->mass;
-    float norm = stretch ? sqrtf(merge_dot(row, row, r->n_embd)) : 0;
-    if (norm > 0) {
-        float scale = g->norm / g->mass / norm;
-        for (int d = 0; d < r->n_embd; d++) {
-            row[d] *= scale;
-        }
+    if (stretch) {
+        merge_stretch(r->x + (size_t)i * (size_t)r->n_embd, r->n_embd, g->norm / g->mass);
     }
 }
 

@@ -8,15 +8,27 @@
 
 #include "base/arena.h"
 #include "base/err.h"
+#include "compress/compressor.h"
+#include "compress/merge.h"
 #include "compress/rows.h"
 
 #include <stdbool.h>
 
-enum merge_norm { NORM_MEAN, NORM_DIRECTION };
-extern const char *const merge_norm_names[]; /* "mean", "direction"; NULL-terminated */
-
 /* Whether rows i - 1 and i may share a group at all: both free, of one kind, no border. */
 bool neighbours_may_join(const struct rows *r, int i);
+
+/* The first options of a method that joins similar neighbours, in this order. */
+enum { NEIGHBOURS_THRESHOLD, NEIGHBOURS_RATIO, NEIGHBOURS_MAX_GROUP, NEIGHBOURS_N_OPTIONS };
+
+/* The groups that the options of the call give: map in scratch, from neighbours_segment of x.
+ * Returns how many groups there are, or -1 out of memory; out->skipped says why nothing
+ * joined. */
+int neighbours_groups(const struct compress_call *call, const struct rows *r, const float *x,
+                      int width, int32_t **map, struct arena *scratch, struct compress_outcome *out,
+                      struct err *e);
+
+/* For compressor_ops.predict. */
+int neighbours_predict(const double *values, int n);
 
 /* map[n]: groups of neighbours numbered from the left, as segments found from left to right:
  * row i joins the group of row i - 1 when they may join, the group has fewer than max_group

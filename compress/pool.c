@@ -7,21 +7,14 @@
  * rows. A mean is shorter than what it was made of: norm=direction undoes that. */
 #include "compress/compressor.h"
 #include "compress/grid.h"
+#include "compress/options.h"
 
 #include <math.h>
 
 enum { RATIO, COLUMNS, LINES };
 
 static const struct compressor_option options[] = {
-    [RATIO] = {.name = "ratio",
-               .type = OPTION_FLOAT,
-               .min = 1,
-               .max = 64,
-               .def = 4,
-               .auto_ok = true,
-               .unit = "",
-               .help = "patches in for each row out, as near as a grid comes to it; auto: 4 above "
-                       "512 pixels, 2 below, 1 up to 64 rows"},
+    [RATIO] = OPTION_RATIO_AUTO(64, "patches in for each row out, as near as a grid comes to it"),
     [COLUMNS] = {.name = "columns",
                  .type = OPTION_INT,
                  .min = 1,

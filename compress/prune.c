@@ -11,12 +11,13 @@
  * only the evenly taken. */
 #include "compress/compressor.h"
 #include "compress/merge.h"
+#include "compress/options.h"
 #include "compress/select.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { RATIO, ROWS, SCORE, DROPPED, SPREAD };
+enum { SCORE = SELECT_N_OPTIONS, DROPPED, SPREAD };
 enum { IMPORTANCE, DIVERSITY };
 enum { MERGE, DISCARD };
 
@@ -24,23 +25,8 @@ static const char *const scores[] = {"importance", "diversity", NULL};
 static const char *const fates[] = {"merge", "discard", NULL};
 
 static const struct compressor_option options[] = {
-    [RATIO] = {.name = "ratio",
-               .type = OPTION_FLOAT,
-               .min = 1,
-               .max = 64,
-               .def = 4,
-               .auto_ok = true,
-               .unit = "",
-               .help = "patches in for each row out; auto: 4 above 512 pixels, 2 below, 1 up to "
-                       "64 rows"},
-    [ROWS] = {.name = "rows",
-              .type = OPTION_INT,
-              .min = 1,
-              .max = 65536,
-              .def = 0,
-              .unit = "rows",
-              .help = "rows to leave for one picture, instead of a ratio",
-              .replaces = "ratio"},
+    [SELECT_RATIO] = OPTION_RATIO_AUTO(64, "patches in for each row out"),
+    [SELECT_ROWS] = OPTION_ROWS,
     [SCORE] = {.name = "score",
                .type = OPTION_ENUM,
                .min = 0,
@@ -208,44 +194,35 @@ static int keep_diverse(const float *x, int width, const struct rows *r, const i
 
 /* ---- the method ----------------------------------------------------------------------- */
 
-static int choose(const struct compress_call *call, const struct rows *r, const int32_t *free_rows,
-                  int n, int k, uint8_t *keep, struct arena *scratch, struct err *e)
+static int choose(const struct compress_call *call, const struct rows *r, const struct selection *s,
+                  struct arena *scratch, struct err *e)
 {
     if ((int)call->options[SCORE] == IMPORTANCE) {
-        return keep_important(call->options, r, free_rows, n, k, keep, scratch, e);
+        return keep_important(call->options, r, s->free_rows, s->n, s->k, s->keep, scratch, e);
     }
     return keep_diverse(call->metric ? call->metric : r->x,
-                        call->metric ? call->n_metric : r->n_embd, r, free_rows, n, k, keep,
-                        scratch, e);
+                        call->metric ? call->n_metric : r->n_embd, r, s->free_rows, s->n, s->k,
+                        s->keep, scratch, e);
 }
 
 static int apply(const struct compress_call *call, struct rows *r, struct arena *scratch,
                  struct compress_outcome *out, struct err *e)
 {
-    int32_t *free_rows = arena_alloc(scratch, (size_t)r->n, sizeof *free_rows);
-    uint8_t *keep = arena_zalloc(scratch, (size_t)r->n, sizeof *keep);
-    if (!free_rows || !keep) {
-        return err_no_memory(e, (size_t)r->n * sizeof *free_rows);
+    struct selection s;
+    if (select_begin(&s, call, r, scratch, out, e)) {
+        return -1;
     }
-    int n = select_free(r, free_rows);
-    int k = merge_target(call->options[RATIO], call->options[ROWS], n);
-    out->skipped = n < 2 ? (n == 0 && r->n > 0 ? "all_protected" : "too_few_rows") : NULL;
     if (!out->skipped && (int)call->options[SCORE] == IMPORTANCE && !r->attention) {
         out->skipped = "no_attention";
     }
-    if (out->skipped || k == n) {
+    if (out->skipped || s.k == s.n) {
         return 0;
     }
-    if (choose(call, r, free_rows, n, k, keep, scratch, e)) {
+    if (choose(call, r, &s, scratch, e)) {
         return -1;
     }
-    return select_apply(r, keep, (int)call->options[DROPPED] == MERGE, call->metric, call->n_metric,
-                        scratch, e);
-}
-
-static int predict(const double *values, int n)
-{
-    return merge_target(values[RATIO], values[ROWS], n);
+    return select_apply(r, s.keep, (int)call->options[DROPPED] == MERGE, call->metric,
+                        call->n_metric, scratch, e);
 }
 
 const struct compressor compressor_prune = {
@@ -257,5 +234,5 @@ const struct compressor compressor_prune = {
              .options = options,
              .n_options = sizeof options / sizeof *options,
              .drops = true},
-    .ops = {.apply = apply, .predict = predict},
+    .ops = {.apply = apply, .predict = select_predict},
 };

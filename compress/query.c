@@ -15,10 +15,11 @@
  * Choosing needs all of the prompt, so nothing here is prefix-stable: the engine runs the
  * lower blocks on everything, then this once, then the upper blocks on what is left. */
 #include "compress/compressor.h"
+#include "compress/merge.h"
 #include "compress/neighbours.h"
+#include "compress/options.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { RATIO, UNIT, WINDOW, DROPPED, EXACT, HEADS, CUTOFF };
@@ -80,14 +81,7 @@ static const struct compressor_option options[] = {
                .unit = "",
                .help = "how many heads say together what belongs to the question: the best of "
                        "the blocks up to the cutoff, found when the first such request comes"},
-    [CUTOFF] = {.name = "cutoff",
-                .type = OPTION_INT,
-                .min = 0,
-                .max = 1023,
-                .def = 8,
-                .unit = "block",
-                .help = "choose after this block of the decoder, counted from 0",
-                .modalities = 1u << MODALITY_LM},
+    [CUTOFF] = OPTION_CUTOFF(8, "choose"),
 };
 
 /* One call's work; arrays of n. */
@@ -103,17 +97,6 @@ struct choice {
     bool *keep;
     int budget;
 };
-
-static bool is_free(const struct rows *r, int i)
-{
-    return !(r->flags[i] & ROW_PROTECTED);
-}
-
-/* Rows whose attention says something of their sentence: not what the template wrote. */
-static bool is_text(const struct rows *r, int i)
-{
-    return is_free(r, i) || (r->flags[i] & ROW_EXACT);
-}
 
 /* Whether row i begins a message, a picture, a chunk of something else. */
 static bool begins_part(const struct rows *r, int i)
@@ -147,7 +130,7 @@ static void spread(const struct compress_call *call, const struct rows *r, int w
             if (k > i && begins_part(r, k)) {
                 break;
             }
-            if (is_text(r, k)) {
+            if (rows_is_text(r, k)) {
                 sum += attention_at(call, k);
                 n++;
             }
@@ -167,7 +150,7 @@ static void find_sentences(struct choice *c, const struct compress_call *call)
         }
         struct part *p = &c->parts[c->n_parts - 1];
         p->end = i + 1;
-        if (is_text(r, i)) {
+        if (rows_is_text(r, i)) {
             p->score += (attention_at(call, i) - p->score) / ++n_text;
         }
     }
@@ -175,31 +158,16 @@ static void find_sentences(struct choice *c, const struct compress_call *call)
 
 /* ---- choosing ----------------------------------------------------------------------- */
 
-struct ranked {
-    double score;
-    int index;
-};
-
-static int by_score(const void *p, const void *q)
-{
-    const struct ranked *a = p;
-    const struct ranked *b = q;
-    if (a->score != b->score) {
-        return a->score > b->score ? -1 : 1;
-    }
-    return a->index < b->index ? -1 : a->index > b->index;
-}
-
 /* The best rows of [begin, end) until the budget is spent. */
-static void keep_rows(struct choice *c, int begin, int end, struct ranked *ranked)
+static void keep_rows(struct choice *c, int begin, int end, struct merge_ranked *ranked)
 {
     int n = 0;
     for (int i = begin; i < end; i++) {
-        if (is_free(c->r, i) && !c->keep[i]) {
-            ranked[n++] = (struct ranked){c->score[i], i};
+        if (rows_is_free(c->r, i) && !c->keep[i]) {
+            ranked[n++] = (struct merge_ranked){c->score[i], i};
         }
     }
-    qsort(ranked, (size_t)n, sizeof *ranked, by_score);
+    merge_rank(ranked, n);
     for (int k = 0; k < n && c->budget > 0; k++, c->budget--) {
         c->keep[ranked[k].index] = true;
     }
@@ -209,17 +177,17 @@ static int n_free(const struct rows *r, int begin, int end)
 {
     int n = 0;
     for (int i = begin; i < end; i++) {
-        n += is_free(r, i);
+        n += rows_is_free(r, i);
     }
     return n;
 }
 
-static void keep_sentences(struct choice *c, struct ranked *ranked, struct ranked *rows)
+static void keep_sentences(struct choice *c, struct merge_ranked *ranked, struct merge_ranked *rows)
 {
     for (int i = 0; i < c->n_parts; i++) {
-        ranked[i] = (struct ranked){c->parts[i].score, i};
+        ranked[i] = (struct merge_ranked){c->parts[i].score, i};
     }
-    qsort(ranked, (size_t)c->n_parts, sizeof *ranked, by_score);
+    merge_rank(ranked, c->n_parts);
     for (int k = 0; k < c->n_parts && c->budget > 0; k++) {
         const struct part *p = &c->parts[ranked[k].index];
         keep_rows(c, p->begin, p->end, rows);
@@ -234,7 +202,7 @@ static void keep_one_of_each(struct choice *c)
         bool any = false;
         for (end = begin; end == begin || (end < c->r->n && !begins_part(c->r, end)); end++) {
             any |= c->keep[end];
-            if (is_free(c->r, end) && (best < 0 || c->score[end] > c->score[best])) {
+            if (rows_is_free(c->r, end) && (best < 0 || c->score[end] > c->score[best])) {
                 best = end;
             }
         }
@@ -253,7 +221,7 @@ static int map_to_nearest(const struct choice *c, int32_t *map)
     const struct rows *r = c->r;
     int m = 0;
     for (int i = 0; i < r->n; i++) {
-        map[i] = c->keep[i] || !is_free(r, i) ? m++ : -1;
+        map[i] = c->keep[i] || !rows_is_free(r, i) ? m++ : -1;
     }
     for (int i = 0; i < r->n; i++) {
         if (map[i] >= 0) {
@@ -284,7 +252,7 @@ static int merge_into_kept(const struct choice *c, struct rows *r, const int32_t
         return err_no_memory(e, (size_t)m * row_bytes);
     }
     for (int i = 0; i < r->n; i++) {
-        if (c->keep[i] || !is_free(r, i)) {
+        if (c->keep[i] || !rows_is_free(r, i)) {
             position[map[i]] = r->position[i];
             if (drop) {
                 memcpy(x + (size_t)map[i] * (size_t)r->n_embd, r->x + (size_t)i * (size_t)r->n_embd,
@@ -320,8 +288,8 @@ static int choose(struct choice *c, const struct compress_call *call, struct are
                   struct err *e)
 {
     size_t n = (size_t)c->r->n;
-    struct ranked *ranked = arena_alloc(scratch, n, sizeof *ranked);
-    struct ranked *rows = arena_alloc(scratch, n, sizeof *rows);
+    struct merge_ranked *ranked = arena_alloc(scratch, n, sizeof *ranked);
+    struct merge_ranked *rows = arena_alloc(scratch, n, sizeof *rows);
     c->score = arena_alloc(scratch, n, sizeof *c->score);
     c->parts = arena_alloc(scratch, n, sizeof *c->parts);
     c->keep = arena_zalloc(scratch, n, sizeof *c->keep);

@@ -2,27 +2,14 @@
  * comparisons find it surprisingly strong (UniPruneBench, arXiv 2511.02650). */
 #include "base/rng.h"
 #include "compress/compressor.h"
-#include "compress/merge.h"
+#include "compress/options.h"
 #include "compress/select.h"
 
-enum { RATIO, ROWS, SEED };
+enum { SEED = SELECT_N_OPTIONS };
 
 static const struct compressor_option options[] = {
-    [RATIO] = {.name = "ratio",
-               .type = OPTION_FLOAT,
-               .min = 1,
-               .max = 64,
-               .def = 4,
-               .unit = "",
-               .help = "patches in for each row out"},
-    [ROWS] = {.name = "rows",
-              .type = OPTION_INT,
-              .min = 1,
-              .max = 65536,
-              .def = 0,
-              .unit = "rows",
-              .help = "rows to leave for one picture, instead of a ratio",
-              .replaces = "ratio"},
+    [SELECT_RATIO] = OPTION_RATIO(64, "patches in for each row out"),
+    [SELECT_ROWS] = OPTION_ROWS,
     [SEED] = {.name = "seed",
               .type = OPTION_INT,
               .min = 0,
@@ -35,31 +22,22 @@ static const struct compressor_option options[] = {
 static int apply(const struct compress_call *call, struct rows *r, struct arena *scratch,
                  struct compress_outcome *out, struct err *e)
 {
-    int32_t *free_rows = arena_alloc(scratch, (size_t)r->n, sizeof *free_rows);
-    uint8_t *keep = arena_zalloc(scratch, (size_t)r->n, sizeof *keep);
-    if (!free_rows || !keep) {
-        return err_no_memory(e, (size_t)r->n * sizeof *free_rows);
+    struct selection s;
+    if (select_begin(&s, call, r, scratch, out, e)) {
+        return -1;
     }
-    int n = select_free(r, free_rows);
-    int k = merge_target(call->options[RATIO], call->options[ROWS], n);
-    out->skipped = n < 2 ? (n == 0 && r->n > 0 ? "all_protected" : "too_few_rows") : NULL;
-    if (out->skipped || k == n) {
+    if (out->skipped || s.k == s.n) {
         return 0;
     }
     struct rng g;
     rng_init(&g, (uint64_t)call->options[SEED]);
-    for (int i = 0; i < k; i++) {
-        int at = i + (int)(rng_double(&g) * (n - i));
-        int32_t row = free_rows[at];
-        free_rows[at] = free_rows[i];
-        keep[row] = 1;
+    for (int i = 0; i < s.k; i++) {
+        int at = i + (int)(rng_double(&g) * (s.n - i));
+        int32_t row = s.free_rows[at];
+        s.free_rows[at] = s.free_rows[i];
+        s.keep[row] = 1;
     }
-    return select_apply(r, keep, false, NULL, 0, scratch, e);
-}
-
-static int predict(const double *values, int n)
-{
-    return merge_target(values[RATIO], values[ROWS], n);
+    return select_apply(r, s.keep, false, NULL, 0, scratch, e);
 }
 
 const struct compressor compressor_random = {
@@ -72,5 +50,5 @@ const struct compressor compressor_random = {
              .n_options = sizeof options / sizeof *options,
              .drops = true,
              .baseline = true},
-    .ops = {.apply = apply, .predict = predict},
+    .ops = {.apply = apply, .predict = select_predict},
 };

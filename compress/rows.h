@@ -14,6 +14,7 @@
 #include "base/arena.h"
 #include "base/err.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -44,6 +45,16 @@ struct rows {
     float *attention; /* [n_source] share of the tower's attention that a source got, or NULL:
                          of the picture, so merging leaves it as it is */
 };
+
+static inline bool rows_is_free(const struct rows *r, int i)
+{
+    return !(r->flags[i] & ROW_PROTECTED);
+}
+/* Whether a row's attention says something of its sentence: not what the template wrote. */
+static inline bool rows_is_text(const struct rows *r, int i)
+{
+    return rows_is_free(r, i) || (r->flags[i] & ROW_EXACT);
+}
 
 /* n rows, each its own source: mass 1, position first_position + i, flags 0.
  * Memory comes from the arena; x is not initialised. */

@@ -2,15 +2,29 @@
 
 #include "compress/merge.h"
 
-int select_free(const struct rows *rows, int32_t *index)
+int select_begin(struct selection *s, const struct compress_call *call, const struct rows *rows,
+                 struct arena *scratch, struct compress_outcome *out, struct err *e)
 {
-    int n = 0;
+    *s = (struct selection){
+        .free_rows = arena_alloc(scratch, (size_t)rows->n, sizeof *s->free_rows),
+        .keep = arena_zalloc(scratch, (size_t)rows->n, sizeof *s->keep),
+    };
+    if (!s->free_rows || !s->keep) {
+        return err_no_memory(e, (size_t)rows->n * sizeof *s->free_rows);
+    }
     for (int i = 0; i < rows->n; i++) {
-        if (!(rows->flags[i] & ROW_PROTECTED)) {
-            index[n++] = i;
+        if (rows_is_free(rows, i)) {
+            s->free_rows[s->n++] = i;
         }
     }
-    return n;
+    s->k = select_predict(call->options, s->n);
+    out->skipped = s->n < 2 ? (s->n == 0 && rows->n > 0 ? "all_protected" : "too_few_rows") : NULL;
+    return 0;
+}
+
+int select_predict(const double *values, int n)
+{
+    return merge_target(values[SELECT_RATIO], values[SELECT_ROWS], n);
 }
 
 void select_evenly(const int32_t *index, int n, int k, uint8_t *keep)

@@ -4,12 +4,29 @@
 
 #include "base/arena.h"
 #include "base/err.h"
+#include "compress/compressor.h"
 #include "compress/rows.h"
 
 #include <stdbool.h>
 
-/* The free rows (not protected) in order: index[n]; returns how many. */
-int select_free(const struct rows *rows, int32_t *index);
+/* The first options of a method that keeps some rows, in this order: how many. */
+enum { SELECT_RATIO, SELECT_ROWS, SELECT_N_OPTIONS };
+
+/* What such a method begins with. */
+struct selection {
+    int32_t *free_rows; /* [n] rows that are not protected, in order */
+    int n;
+    int k;         /* so many of them shall be kept */
+    uint8_t *keep; /* [rows->n] zeros */
+};
+
+/* -1: no memory. Otherwise out->skipped is set if there is nothing to choose from; nothing is
+ * to be done then, nor when k == n. */
+int select_begin(struct selection *s, const struct compress_call *call, const struct rows *rows,
+                 struct arena *scratch, struct compress_outcome *out, struct err *e);
+
+/* For compressor_ops.predict. */
+int select_predict(const double *values, int n);
 
 /* keep[index[i]] = 1 for k of the n rows in index, evenly spaced. */
 void select_evenly(const int32_t *index, int n, int k, uint8_t *keep);

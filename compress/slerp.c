@@ -17,6 +17,7 @@
 #include "compress/compressor.h"
 #include "compress/merge.h"
 #include "compress/neighbours.h"
+#include "compress/options.h"
 
 #include <math.h>
 #include <string.h>
@@ -60,14 +61,7 @@ static const struct compressor_option options[] = {
                 .unit = "",
                 .help = "the arithmetic of the published code, for comparison: pairs are "
                         "0.707 (a + b)"},
-    [CUTOFF] = {.name = "cutoff",
-                .type = OPTION_INT,
-                .min = 0,
-                .max = 1023,
-                .def = 19,
-                .unit = "block",
-                .help = "merge after this block of the decoder, counted from 0",
-                .modalities = 1u << MODALITY_LM},
+    [CUTOFF] = OPTION_CUTOFF(19, "merge"),
 };
 
 /* Rows [begin, end) that may all merge with their neighbours. */

@@ -17,6 +17,7 @@
  *   - ties go to the lowest index, and the order of merging is a total one */
 #include "compress/compressor.h"
 #include "compress/merge.h"
+#include "compress/options.h"
 
 #include <math.h>
 #include <string.h>
@@ -33,24 +34,8 @@ static const char *const schedules[] = {"constant", "increasing", "decreasing", 
 static const char *const counts[] = {"fixed", "adaptive", NULL};
 
 static const struct compressor_option options[] = {
-    [RATIO] = {.name = "ratio",
-               .type = OPTION_FLOAT,
-               .min = 1,
-               .max = 16,
-               .def = 4,
-               .auto_ok = true,
-               .unit = "",
-               .help = "patches in for each row out; auto: 4 above 512 pixels, 2 below, 1 up to "
-                       "64 rows",
-               .replaces = NULL},
-    [ROWS] = {.name = "rows",
-              .type = OPTION_INT,
-              .min = 1,
-              .max = 65536,
-              .def = 0,
-              .unit = "rows",
-              .help = "rows to leave for one picture, instead of a ratio",
-              .replaces = "ratio"},
+    [RATIO] = OPTION_RATIO_AUTO(16, "patches in for each row out"),
+    [ROWS] = OPTION_ROWS,
     [SCHEDULE] = {.name = "schedule",
                   .type = OPTION_ENUM,
                   .min = 0,

@@ -104,8 +104,7 @@ static float *together(struct chooser *c, const struct rows *r, struct arena *a)
         const float *share = c->share + (size_t)h * (size_t)c->n;
         double total = 0;
         for (int i = 0; i < r->n; i++) {
-            bool text = !(r->flags[i] & ROW_PROTECTED) || (r->flags[i] & ROW_EXACT);
-            total += text ? (double)share[i] : 0;
+            total += rows_is_text(r, i) ? (double)share[i] : 0;
         }
         float weight = total > 0 ? (float)((double)c->heads[h].weight / total) : 0;
         for (int i = 0; i < r->n; i++) {

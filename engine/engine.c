@@ -352,6 +352,7 @@ void engine_stats(struct engine *en, struct engine_stats *out)
     *out = (struct engine_stats){
         .n_running = en->n_running,
         .n_waiting = en->n_waiting,
+        .queue_full = queue_is_full(en),
         .kv_used_bytes = en->kv_used_bytes,
         .kv_total_bytes = en->kv_total_bytes,
         .image_cache_bytes = en->image_cache_bytes,

@@ -226,6 +226,7 @@ struct engine_passes {
 
 struct engine_stats {
     int n_running, n_waiting;
+    bool queue_full;           /* the next request would be told to come back */
     size_t kv_used_bytes;      /* blocks of sequences that run, what they share once */
     size_t kv_total_bytes;     /* most that all blocks together may take */
     bool alive;                /* false: the worker has not moved for 10 s while it had work */

@@ -190,6 +190,8 @@ void job_push_progress(struct job *j, int done, int total);
 void job_push_end(struct job *j, const struct err *error);
 
 /* queue.c, under engine.lock */
+/* A request that waits beside a free slot is on its way into it and takes no place. */
+bool queue_is_full(const struct engine *en);
 void queue_add(struct engine *en, struct job *j);
 void queue_remove(struct engine *en, struct job *j); /* one that waits and will not run */
 /* The next one to run, out of the queue and charged for its prompt; NULL: none waits. */

@@ -256,8 +256,7 @@ int job_submit(struct job *j, struct err *e)
     int rc = 0;
     if (!en->accepting || en->stopping) {
         rc = err_reason(e, ERR_UNAVAILABLE, "shutting_down", "the server is stopping");
-    } else if (en->n_waiting >= en->params.max_queue &&
-               en->n_running + en->n_waiting >= en->params.n_parallel + en->params.max_queue) {
+    } else if (queue_is_full(en)) {
         rc = err_reason(e, ERR_BUSY, "queue_full",
                         "all %d slots are busy and %d requests are waiting: try again later",
                         en->params.n_parallel, en->n_waiting);

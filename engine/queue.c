@@ -2,6 +2,13 @@
  * API keys first (fair.h). All under engine.lock. */
 #include "engine/engine_impl.h"
 
+bool queue_is_full(const struct engine *en)
+{
+    const struct engine_params *p = &en->params;
+    return en->n_waiting >= p->max_queue &&
+           en->n_running + en->n_waiting >= p->n_parallel + p->max_queue;
+}
+
 void queue_add(struct engine *en, struct job *j)
 {
     j->turn = fair_hold(&en->turns, j->scope);

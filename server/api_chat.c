@@ -56,10 +56,7 @@ int chat_admit(struct exchange *ex, struct err *e)
     }
     struct engine_stats stats;
     engine_stats(en, &stats);
-    /* A request that waits beside a free slot is on its way into it. */
-    int most = engine_info(en)->n_parallel + s->max_queue;
-    if (s->max_queue > 0 && stats.n_waiting >= s->max_queue &&
-        stats.n_running + stats.n_waiting >= most) {
+    if (s->max_queue > 0 && stats.queue_full) {
         return err_reason(e, ERR_BUSY, "queue_full", "%d requests are waiting; try again later",
                           stats.n_waiting);
     }

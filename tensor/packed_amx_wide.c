@@ -96,7 +96,7 @@ static void widen_panel(const struct packed *p, int panel, int begin, int end, u
 
 /* Where 16 or 32 rows begin: x [n_blocks] tiles, the next 16 rows x_step words behind. */
 struct tile_job {
-    const uint16_t *x; /* [n_blocks, n_parts] tiles */
+    const uint16_t *x; /* [n_blocks] tiles */
     size_t x_step;
     const uint16_t *weights; /* [n_blocks, PAIR] tiles */
     int n_blocks;
@@ -106,8 +106,7 @@ struct tile_job {
     int step;
 };
 
-INLINE void multiply_tiles(const struct tile_job *t, const int n_panels, const int n_groups,
-                           const int n_parts)
+INLINE void multiply_tiles(const struct tile_job *t, const int n_panels, const int n_groups)
 {
     const size_t in = (size_t)t->start_step * sizeof(float);
     const size_t out = (size_t)t->step * sizeof(float);
@@ -131,26 +130,24 @@ INLINE void multiply_tiles(const struct tile_job *t, const int n_panels, const i
     }
     const uint16_t *x = t->x;
     const uint16_t *w = t->weights;
-    for (int b = 0; b < t->n_blocks; b++, w += PAIR_WORDS) {
+    for (int b = 0; b < t->n_blocks; b++, x += TILE_WORDS, w += PAIR_WORDS) {
         _tile_loadd(4, w, 64);
         if (n_panels > 1) {
             _tile_loadd(5, w + TILE_WORDS, 64);
         }
-        for (int part = 0; part < n_parts; part++, x += TILE_WORDS) {
-            _tile_loadd(6, x, 64);
-            if (n_groups > 1) {
-                _tile_loadd(7, x + t->x_step, 64);
-            }
-            _tile_dpbf16ps(0, 6, 4);
-            if (n_panels > 1) {
-                _tile_dpbf16ps(1, 6, 5);
-            }
-            if (n_groups > 1) {
-                _tile_dpbf16ps(2, 7, 4);
-            }
-            if (n_panels > 1 && n_groups > 1) {
-                _tile_dpbf16ps(3, 7, 5);
-            }
+        _tile_loadd(6, x, 64);
+        if (n_groups > 1) {
+            _tile_loadd(7, x + t->x_step, 64);
+        }
+        _tile_dpbf16ps(0, 6, 4);
+        if (n_panels > 1) {
+            _tile_dpbf16ps(1, 6, 5);
+        }
+        if (n_groups > 1) {
+            _tile_dpbf16ps(2, 7, 4);
+        }
+        if (n_panels > 1 && n_groups > 1) {
+            _tile_dpbf16ps(3, 7, 5);
         }
     }
     float *below = t->sums + (size_t)TILE_ROWS * (size_t)t->step;
@@ -166,29 +163,20 @@ INLINE void multiply_tiles(const struct tile_job *t, const int n_panels, const i
     }
 }
 
-INLINE void multiply_parts(const struct tile_job *t, int n_panels, int n_groups, const int n_parts)
+static void multiply(const struct tile_job *t, int n_panels, int n_groups)
 {
     if (n_panels > 1) {
         if (n_groups > 1) {
-            multiply_tiles(t, 2, 2, n_parts);
+            multiply_tiles(t, 2, 2);
         } else {
-            multiply_tiles(t, 2, 1, n_parts);
+            multiply_tiles(t, 2, 1);
         }
     } else {
         if (n_groups > 1) {
-            multiply_tiles(t, 1, 2, n_parts);
+            multiply_tiles(t, 1, 2);
         } else {
-            multiply_tiles(t, 1, 1, n_parts);
+            multiply_tiles(t, 1, 1);
         }
-    }
-}
-
-static void multiply(const struct tile_job *t, int n_panels, int n_groups, int n_parts)
-{
-    if (n_parts > 1) {
-        multiply_parts(t, n_panels, n_groups, 2);
-    } else {
-        multiply_parts(t, n_panels, n_groups, 1);
     }
 }
 
@@ -209,7 +197,6 @@ struct pair {
     int n_out;         /* outputs that they have */
     const float *bias; /* [PAIR_LANES], padded, or NULL */
     const uint16_t *x;
-    int n_parts;
     int n_rows;
     float *y;
     int ldy;
@@ -226,8 +213,7 @@ static void multiply_split(const struct pair *t, int begin, int end)
     for (int i = 0; i < t->n; i++) {
         widen_panel(t->p, t->panel + i, begin, end, t->weights + (size_t)i * TILE_WORDS);
     }
-    const size_t block_words = (size_t)t->n_parts * TILE_WORDS;
-    const size_t group_words = (size_t)t->p->n_blocks * block_words;
+    const size_t group_words = (size_t)t->p->n_blocks * TILE_WORDS;
     for (int r = 0; r < t->n_rows; r += 2 * TILE_ROWS) {
         int left = t->n_rows - r;
         int n_groups = left > TILE_ROWS ? 2 : 1;
@@ -235,7 +221,7 @@ static void multiply_split(const struct pair *t, int begin, int end)
         float *waiting = t->sums + (size_t)r * PAIR_LANES;
         float *y = t->y + (size_t)r * (size_t)t->ldy;
         struct tile_job job = {
-            .x = t->x + (size_t)(r / TILE_ROWS) * group_words + (size_t)begin * block_words,
+            .x = t->x + (size_t)(r / TILE_ROWS) * group_words + (size_t)begin * TILE_WORDS,
             .x_step = group_words,
             .weights = t->weights,
             .n_blocks = end - begin,
@@ -244,7 +230,7 @@ static void multiply_split(const struct pair *t, int begin, int end)
             .sums = last && whole ? y : waiting,
             .step = last && whole ? t->ldy : PAIR_LANES,
         };
-        multiply(&job, t->n, n_groups, t->n_parts);
+        multiply(&job, t->n, n_groups);
         if (last && !whole) {
             copy_sums(waiting, left < 2 * TILE_ROWS ? left : 2 * TILE_ROWS, t->n_out, y, t->ldy);
         }
@@ -254,7 +240,6 @@ static void multiply_split(const struct pair *t, int begin, int end)
 void packed_amx_wide_multiply(const struct packed *p, int begin, int end, const uint16_t *x,
                               int n_rows, const float *bias, float *y, int ldy, void *scratch)
 {
-    int n_parts = packed_bulk_parts(p);
     int n_splits = (p->n_blocks + MOST_BLOCKS - 1) / MOST_BLOCKS;
     int split = (p->n_blocks + n_splits - 1) / n_splits;
     packed_amx_configure(64, 16);
@@ -266,8 +251,7 @@ void packed_amx_wide_multiply(const struct packed *p, int begin, int end, const 
                 .p = p,
                 .panel = panel,
                 .n = end - panel < PAIR ? end - panel : PAIR,
-                .x = x + (size_t)row * (size_t)p->n_blocks * PACKED_BLOCK * (size_t)n_parts,
-                .n_parts = n_parts,
+                .x = x + (size_t)row * (size_t)p->n_blocks * PACKED_BLOCK,
                 .n_rows = n_rows - row < BULK_MOST_ROWS ? n_rows - row : BULK_MOST_ROWS,
                 .y = y + (size_t)row * (size_t)ldy + o,
                 .ldy = ldy,

@@ -24,6 +24,7 @@ struct run {
     const float *x;
     int ldx, n_rows, n_in;
     int n_alone;             /* bulk: rows of answers, the first ones; else all */
+    bool rounds;             /* integer weights meet some of these */
     struct packed_rows rows; /* the first n_alone as bytes, where weights are integers */
     uint16_t *wide;          /* bulk: what bulk_row makes of the rows; else NULL */
     int n_parts;             /* bulk: bf16 numbers in an activation; else 0 */
@@ -155,13 +156,13 @@ static void multiply_bulk(void *ctx, int ith, int nth)
 }
 
 /* One piece of memory for what the rows become: scratch and rows in bulk, rows as bytes. */
-static void *make_room(struct run *r, int n_threads, bool has_integers, struct err *e)
+static void *make_room(struct run *r, int n_threads, struct err *e)
 {
     size_t n_blocks = (size_t)r->rows.n_blocks;
     size_t scratch_bytes = r->n_parts > 0 ? (size_t)n_threads * BULK_SCRATCH_BYTES : 0;
     size_t n_bulk = (size_t)padded(r->n_rows - r->n_alone);
-    size_t n_bytes = has_integers ? (size_t)r->n_alone : 0;
-    if (r->n_alone > PACKED_GROUP && has_integers) {
+    size_t n_bytes = r->rounds ? (size_t)r->n_alone : 0;
+    if (r->n_alone > PACKED_GROUP && r->rounds) {
         n_bytes = (size_t)padded(r->n_alone);
     }
     size_t bulk_bytes;
@@ -235,14 +236,15 @@ int packed_matmul(const struct packed_product *p, const float *x, int ldx, int n
     }
     r.n_parts = c->bulk && c->n_answer_rows < n_rows && r.k->bulk_multiply ? bulk_parts(p) : 0;
     r.n_alone = r.n_parts > 0 ? c->n_answer_rows : n_rows;
+    r.rounds = r.n_alone > 0 && any_integer(p);
     r.rows.n_rows = r.n_alone;
     r.rows.group = packed_group(r.n_alone);
-    void *memory = make_room(&r, pool_size(c->pool), any_integer(p), e);
+    void *memory = make_room(&r, pool_size(c->pool), e);
     if (!memory) {
         return -1;
     }
     struct pool *few = n_rows >= POOL_ROWS ? c->pool : NULL;
-    if (any_integer(p) && r.n_alone > 0) {
+    if (r.rounds) {
         pool_run(few, round_rows, &r);
     }
     if (r.wide) {
