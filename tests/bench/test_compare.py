@@ -9,15 +9,13 @@ import struct
 import subprocess
 import sys
 import tempfile
-import traceback
 import xml.etree.ElementTree as ET
 import zlib
-from collections.abc import Callable
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 COMPARE = ROOT / "bench" / "compare"
 BUILD = pathlib.Path(os.environ.get("TAMP_BINARY", ROOT / "build" / "gcc" / "tamp")).parent
-sys.path.insert(0, str(COMPARE))
+sys.path[:0] = [str(COMPARE), str(ROOT / "tests")]
 sys.dont_write_bytecode = True
 
 import client  # noqa: E402
@@ -26,10 +24,7 @@ import measure  # noqa: E402
 import plot  # noqa: E402
 import programs  # noqa: E402
 from measure import Result, Rounds  # noqa: E402
-
-
-class Skipped(Exception):
-    """What this test needs is not here."""
+from plain import Skipped, run  # noqa: E402
 
 
 # -- arithmetic ---------------------------------------------------------------------------
@@ -278,25 +273,5 @@ def test_peak_refuses_wrong_arguments() -> None:
         assert status == 2 and "usage" in said, (wrong, said)
 
 
-def main() -> int:
-    tests: list[tuple[str, Callable[[], None]]] = [
-        (name, test) for name, test in globals().items() if name.startswith("test_")
-    ]
-    passed = failed = skipped = 0
-    for name, test in tests:
-        try:
-            test()
-            passed += 1
-        except Skipped as reason:
-            skipped += 1
-            print(f"skipped {name}: {reason}")
-        except Exception:  # a test may fail in any way
-            failed += 1
-            print(f"FAILED {name}")
-            traceback.print_exc()
-    print(f"{passed} passed, {failed} failed, {skipped} skipped")
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(globals()))

@@ -9,8 +9,6 @@ import json
 import random
 import sys
 import tempfile
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +17,18 @@ GOLDEN = ROOT / "tests" / "golden"
 MODELS = ROOT / "models"
 MMPROJ = MODELS / "mmproj-dinov2-s14-smollm2.gguf"
 LANGUAGE = MODELS / "SmolLM2-135M-Instruct.Q4_1.gguf"
-sys.path.insert(0, str(ROOT / "tools"))
+sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "tests")]
 sys.dont_write_bytecode = True
 
 import convert_mmproj  # noqa: E402
 from adapter import questions  # noqa: E402
+from plain import Skipped, run  # noqa: E402
 
 LABELS = [
     {"name": "granny smith (apple)", "kind": "apple", "department": "fruit"},
     {"name": "banana", "kind": "banana", "department": "fruit"},
     {"name": "a shirt", "kind": "a shirt", "department": "clothing"},
 ]
-
-
-class Skipped(Exception):
-    """What this test needs is not here."""
 
 
 def need_torch() -> Any:
@@ -213,25 +208,5 @@ def test_questions_packed_together_do_not_see_each_other() -> None:
     assert torch.allclose(both, torch.cat(alone), atol=1e-3)
 
 
-def main() -> int:
-    tests: list[tuple[str, Callable[[], None]]] = [
-        (name, test) for name, test in globals().items() if name.startswith("test_")
-    ]
-    passed = failed = skipped = 0
-    for name, test in tests:
-        try:
-            test()
-            passed += 1
-        except Skipped as reason:
-            skipped += 1
-            print(f"skipped {name}: {reason}")
-        except Exception:  # a test may fail in any way
-            failed += 1
-            print(f"FAILED {name}")
-            traceback.print_exc()
-    print(f"{passed} passed, {failed} failed, {skipped} skipped")
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(globals()))
