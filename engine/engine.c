@@ -338,6 +338,14 @@ int engine_retry_after(struct engine *en)
     return seconds < 1 ? 1 : seconds > 60 ? 60 : (int)seconds;
 }
 
+bool engine_is_full_for(struct engine *en, const uint8_t scope[ENGINE_SCOPE_BYTES])
+{
+    pthread_mutex_lock(&en->lock);
+    bool full = queue_is_full(en) && !queue_to_displace(en, scope);
+    pthread_mutex_unlock(&en->lock);
+    return full;
+}
+
 void engine_stop_accepting(struct engine *en)
 {
     pthread_mutex_lock(&en->lock);
@@ -352,7 +360,6 @@ void engine_stats(struct engine *en, struct engine_stats *out)
     *out = (struct engine_stats){
         .n_running = en->n_running,
         .n_waiting = en->n_waiting,
-        .queue_full = queue_is_full(en),
         .kv_used_bytes = en->kv_used_bytes,
         .kv_total_bytes = en->kv_total_bytes,
         .image_cache_bytes = en->image_cache_bytes,
@@ -361,6 +368,7 @@ void engine_stats(struct engine *en, struct engine_stats *out)
         .n_done = en->n_done,
         .n_cancelled = en->n_cancelled,
         .n_failed = en->n_failed,
+        .n_displaced = en->n_displaced,
         .n_picture_passes = en->n_picture_passes,
         .n_pictures_encoded = en->n_pictures_encoded,
         .image_worker_restarts = image_worker_restarts(),

@@ -125,8 +125,12 @@ int job_prompt_rows(const struct job *j, int *text_rows, int *image_rows);
  * only wake somebody up. May be NULL when the caller uses job_wait. */
 void job_on_event(struct job *j, void (*notify)(void *ctx), void *ctx);
 
-/* Queue it. ERR_BUSY when the queue is full, ERR_UNAVAILABLE when stopping. */
+/* Queue it. ERR_BUSY when the queue is full, ERR_UNAVAILABLE when stopping. A full queue takes
+ * the request of a key that has fewer waiting, and ends the newest of the key with the most:
+ * that job gets JOB_EVENT_ERROR with ERR_BUSY. */
 int job_submit(struct job *j, struct err *e);
+/* Whether a request of this scope would be told to come back, before it is prepared. */
+bool engine_is_full_for(struct engine *en, const uint8_t scope[ENGINE_SCOPE_BYTES]);
 
 /* Rough seconds until a job submitted now would start: for Retry-After (>= 1). */
 int engine_retry_after(struct engine *en);
@@ -226,13 +230,13 @@ struct engine_passes {
 
 struct engine_stats {
     int n_running, n_waiting;
-    bool queue_full;           /* the next request would be told to come back */
     size_t kv_used_bytes;      /* blocks of sequences that run, what they share once */
     size_t kv_total_bytes;     /* most that all blocks together may take */
     bool alive;                /* false: the worker has not moved for 10 s while it had work */
     size_t image_cache_bytes;  /* taken now */
     size_t prefix_cache_bytes; /* the same, blocks of kv_total_bytes included */
     uint64_t n_done, n_cancelled, n_failed;
+    uint64_t n_displaced;        /* of those that waited, for another key's request */
     uint64_t n_picture_passes;   /* of the vision tower, */
     uint64_t n_pictures_encoded; /* and pictures in them */
     uint64_t image_worker_restarts;

@@ -172,7 +172,7 @@ struct engine {
     int n_running;
     bool accepting, stopping;
     double mean_service_ms; /* of finished jobs, smoothed: for Retry-After */
-    uint64_t n_done, n_cancelled, n_failed;
+    uint64_t n_done, n_cancelled, n_failed, n_displaced;
     uint64_t n_picture_passes, n_pictures_encoded;
     size_t kv_used_bytes, kv_total_bytes, image_cache_bytes, prefix_cache_bytes;
     struct engine_passes passes_seen;
@@ -192,6 +192,9 @@ void job_push_end(struct job *j, const struct err *error);
 /* queue.c, under engine.lock */
 /* A request that waits beside a free slot is on its way into it and takes no place. */
 bool queue_is_full(const struct engine *en);
+/* Who has to leave a full queue for a request of this scope: the newest of the key that waits
+ * with the most. NULL: nobody, the request itself is refused. */
+struct job *queue_to_displace(const struct engine *en, const uint8_t *scope);
 void queue_add(struct engine *en, struct job *j);
 void queue_remove(struct engine *en, struct job *j); /* one that waits and will not run */
 /* The next one to run, out of the queue and charged for its prompt; NULL: none waits. */

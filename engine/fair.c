@@ -35,12 +35,19 @@ static int free_place(struct fair *f)
     return least;
 }
 
-int fair_hold(struct fair *f, const uint8_t scope[FAIR_SCOPE_BYTES])
+/* f->n: it has no number. */
+static int find_key(const struct fair *f, const uint8_t *scope)
 {
     int key = 0;
     while (key < f->n && memcmp(f->keys[key].scope, scope, FAIR_SCOPE_BYTES) != 0) {
         key++;
     }
+    return key;
+}
+
+int fair_hold(struct fair *f, const uint8_t scope[FAIR_SCOPE_BYTES])
+{
+    int key = find_key(f, scope);
     if (key == f->n) {
         key = free_place(f);
         f->keys[key] = (struct fair_key){.n_held = 0};
@@ -82,6 +89,17 @@ void fair_leave(struct fair *f, int key)
 void fair_charge(struct fair *f, int key, double service)
 {
     f->keys[key].service += service;
+}
+
+int fair_wanting(const struct fair *f, int key)
+{
+    return f->keys[key].n_want;
+}
+
+int fair_wanting_of(const struct fair *f, const uint8_t scope[FAIR_SCOPE_BYTES])
+{
+    int key = find_key(f, scope);
+    return key < f->n ? f->keys[key].n_want : 0;
 }
 
 double fair_service(const struct fair *f, int key)

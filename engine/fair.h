@@ -48,6 +48,9 @@ void fair_leave(struct fair *f, int key);
 
 /* The key got service. */
 void fair_charge(struct fair *f, int key, double service);
+/* Requests of a key that want a turn; a scope without a number has none. */
+int fair_wanting(const struct fair *f, int key);
+int fair_wanting_of(const struct fair *f, const uint8_t scope[FAIR_SCOPE_BYTES]);
 double fair_service(const struct fair *f, int key);
 
 #endif

@@ -249,14 +249,27 @@ void job_free(struct job *j)
     job_unref(j);
 }
 
+/* It is out of the queue and will not run. */
+static void end_displaced(struct job *j)
+{
+    struct err e = ERR_INIT;
+    err_reason(&e, ERR_BUSY, "queue_share",
+               "the queue is full and other keys have fewer requests in it, so the newest of yours "
+               "left it: try again later");
+    job_push_end(j, &e);
+    job_unref(j);
+}
+
 int job_submit(struct job *j, struct err *e)
 {
     struct engine *en = j->engine;
     pthread_mutex_lock(&en->lock);
+    bool full = queue_is_full(en);
+    struct job *displaced = full ? queue_to_displace(en, j->scope) : NULL;
     int rc = 0;
     if (!en->accepting || en->stopping) {
         rc = err_reason(e, ERR_UNAVAILABLE, "shutting_down", "the server is stopping");
-    } else if (queue_is_full(en)) {
+    } else if (full && !displaced) {
         rc = err_reason(e, ERR_BUSY, "queue_full",
                         "all %d slots are busy and %d requests are waiting: try again later",
                         en->params.n_parallel, en->n_waiting);
@@ -266,9 +279,16 @@ int job_submit(struct job *j, struct err *e)
         atomic_fetch_add(&j->n_refs, 1);
         j->submitted = true;
         j->submitted_ms = clock_ms();
+        if (displaced) {
+            queue_remove(en, displaced);
+            en->n_displaced++;
+        }
         queue_add(en, j);
         pthread_cond_signal(&en->wake);
     }
     pthread_mutex_unlock(&en->lock);
+    if (displaced && rc == 0) {
+        end_displaced(displaced);
+    }
     return rc;
 }

@@ -1,5 +1,7 @@
 /* Requests that wait, in the order in which they came; whose turn is next is decided between
- * API keys first (fair.h). All under engine.lock. */
+ * API keys first (fair.h). When the queue is full, the key that fills it gives way: "longest
+ * queue drop", which lets one key alone have all places and leaves each of n keys max_queue / n
+ * of them, without a place being kept free for anybody. All under engine.lock. */
 #include "engine/engine_impl.h"
 
 bool queue_is_full(const struct engine *en)
@@ -7,6 +9,21 @@ bool queue_is_full(const struct engine *en)
     const struct engine_params *p = &en->params;
     return en->n_waiting >= p->max_queue &&
            en->n_running + en->n_waiting >= p->n_parallel + p->max_queue;
+}
+
+struct job *queue_to_displace(const struct engine *en, const uint8_t *scope)
+{
+    struct job *last = NULL;
+    int most = 0;
+    for (struct job *j = en->queue_head; j; j = j->next) {
+        int n = fair_wanting(&en->turns, j->turn);
+        if (n >= most) {
+            most = n;
+            last = j;
+        }
+    }
+    /* less than the longest even with this one, or two keys would push each other out */
+    return fair_wanting_of(&en->turns, scope) + 1 < most ? last : NULL;
 }
 
 void queue_add(struct engine *en, struct job *j)

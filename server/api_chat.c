@@ -54,11 +54,8 @@ int chat_admit(struct exchange *ex, struct err *e)
     if (!en) {
         return err_reason(e, ERR_UNAVAILABLE, "loading", "the model is being loaded");
     }
-    struct engine_stats stats;
-    engine_stats(en, &stats);
-    if (s->max_queue > 0 && stats.queue_full) {
-        return err_reason(e, ERR_BUSY, "queue_full", "%d requests are waiting; try again later",
-                          stats.n_waiting);
+    if (s->max_queue > 0 && engine_is_full_for(en, ex->scope)) {
+        return err_reason(e, ERR_BUSY, "queue_full", "the queue is full; try again later");
     }
     return 0;
 }

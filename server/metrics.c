@@ -78,6 +78,10 @@ static const struct metric_info table[METRIC_COUNT] = {
                              "Decoding the pictures of a request."},
     [METRIC_IMAGE_ENCODE] = {"tamp_image_encode_seconds", HISTOGRAM, false, seconds,
                              "Vision tower and projector of a request."},
+    [METRIC_PICTURE_PASSES] = {"tamp_picture_passes_total", COUNTER, false, NULL,
+                               "Passes through the vision tower."},
+    [METRIC_PICTURES_ENCODED] = {"tamp_pictures_encoded_total", COUNTER, false, NULL,
+                                 "Pictures in these passes."},
     [METRIC_IMAGE_CACHE_QUERIES] = {"tamp_image_cache_queries_total", COUNTER, false, NULL,
                                     "Pictures looked up in the image cache."},
     [METRIC_IMAGE_CACHE_HITS] = {"tamp_image_cache_hits_total", COUNTER, false, NULL,
@@ -297,6 +301,8 @@ void metrics_set_engine(struct metrics *m, struct engine *en)
     metrics_set(m, METRIC_RUNNING, "", s.n_running);
     metrics_set(m, METRIC_WAITING, "", s.n_waiting);
     set_passes(m, &s.passes);
+    metrics_set(m, METRIC_PICTURE_PASSES, "", (double)s.n_picture_passes);
+    metrics_set(m, METRIC_PICTURES_ENCODED, "", (double)s.n_pictures_encoded);
     metrics_set(m, METRIC_KV_CACHE_USAGE, "",
                 s.kv_total_bytes ? (double)s.kv_used_bytes / (double)s.kv_total_bytes : 0);
     metrics_set(m, METRIC_IMAGE_WORKER_RESTARTS, "", (double)s.image_worker_restarts);

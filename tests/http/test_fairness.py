@@ -61,6 +61,28 @@ def value(answer: Answer, name: str) -> float:
     raise AssertionError(f"{name} is not in /metrics")
 
 
+def share(cases: Cases, keys: str) -> None:
+    """One key fills the queue; another one's request takes the place of its newest."""
+    flags = ("--api-key-file", keys, "--parallel", "1", "--max-queue", "4")
+    with Server(*flags, tiny=True) as server:
+
+        def second_key_gets_in() -> None:
+            crowd = Crowd(server, "one")
+            until = time.monotonic() + 20
+            while waiting(server) < 4 and time.monotonic() < until:
+                time.sleep(0.002)
+            answer = ask(server, "two", "A single question")
+            for thread in crowd.threads:
+                thread.join()
+            check(answer.status == 200, f"another key was shut out: {answer.text[:200]}")
+            # All places were taken by the first key, and its own requests get no more of them.
+            check(any("queue_full" in text for text in crowd.wrong), "the first key had them all")
+            left = [text for text in crowd.wrong if "queue_full" not in text]
+            check(len(left) == 1 and "queue_share" in left[0], f"{left}")
+
+        cases.run("a key that fills the queue gives way to another", second_key_gets_in)
+
+
 def main() -> None:
     cases = Cases()
     keys = tempfile.NamedTemporaryFile("w", prefix="tamp-keys-")
@@ -106,6 +128,7 @@ def main() -> None:
 
         cases.run("a key with one request passes another key's queue", second_key_passes)
         cases.run("rows of passes = prompts + answers + wrong drafts", passes_counted)
+        share(cases, keys.name)
         cases.end(server)
 
 

@@ -260,6 +260,55 @@ TEST(engine_queue_full, "beyond the slots and the queue a request is told to com
     engine_close(en);
 }
 
+TEST(engine_queue_shares,
+     "a full queue takes another key's request and ends the newest of the longest")
+{
+    /* One that runs holds the slot throughout: its answer is longer than the test. */
+    enum { PLACES = 4 };
+    struct engine *en = open_tiny_engine(1, PLACES, 1);
+    struct question q;
+    struct job *jobs[2 + 2 * PLACES];
+    struct engine_stats s;
+    struct err e = ERR_INIT;
+    int n = 0;
+    ask(&q, "hello world", "off", 0);
+    q.request.gen.n_choices = 128;
+    jobs[n++] = submit(en, &q);
+    do {
+        usleep(100);
+        engine_stats(en, &s);
+    } while (s.n_running == 0);
+    ask(&q, "hello world", "off", 1);
+    for (int i = 0; i < PLACES; i++) {
+        jobs[n++] = submit(en, &q);
+    }
+    CHECK(engine_is_full_for(en, q.request.scope));
+    /* its own key's newest leave, one for each, until both have two */
+    q.request.scope[0] = 1;
+    for (int i = 0; i < PLACES / 2; i++) {
+        CHECK(!engine_is_full_for(en, q.request.scope));
+        jobs[n++] = submit(en, &q);
+        struct job *gone = jobs[PLACES - i];
+        struct job_event ev;
+        CHECK(job_wait(gone, 60000));
+        job_next(gone, &ev);
+        CHECK_INT(ev.type, ==, JOB_EVENT_ERROR);
+        CHECK_INT(job_error(gone)->code, ==, ERR_BUSY);
+        CHECK_STR(job_error(gone)->reason, "queue_share");
+    }
+    CHECK(engine_is_full_for(en, q.request.scope));
+    jobs[n] = job_prepare(en, &q.request, &e);
+    CHECK_INT(job_submit(jobs[n++], &e), ==, -1);
+    CHECK_STR(e.reason, "queue_full");
+    engine_stats(en, &s);
+    CHECK_INT(s.n_waiting, ==, PLACES);
+    CHECK_INT(s.n_displaced, ==, PLACES / 2);
+    for (int i = 0; i < n; i++) {
+        job_free(jobs[i]);
+    }
+    engine_close(en);
+}
+
 TEST(engine_cancel_anywhere, "jobs cancelled or freed at any moment leave nothing behind")
 {
     struct engine *en = open_tiny_engine(3, 16, 2);

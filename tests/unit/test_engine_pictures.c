@@ -138,6 +138,25 @@ TEST(engine_picture_methods, "every method: same answer from cold and warm cache
     album_close(&alone);
 }
 
+TEST(engine_picture_passes, "passes of the tower and pictures in them are counted, hits are not")
+{
+    struct album a;
+    struct job *j;
+    struct engine_stats s;
+    album_open(&a, MB, 1);
+    album_ask(&a, "pool");
+    a.q.request.cache_prompt = true;
+    for (int round = 0; round < 2; round++) {
+        mem_free(run(&a, &j));
+        job_free(j);
+        engine_stats(a.en, &s);
+        CHECK_INT(s.n_pictures_encoded, ==, 2); /* of three, two are the same */
+        CHECK_INT(s.n_picture_passes, >=, 1);
+        CHECK_INT(s.n_picture_passes, <=, s.n_pictures_encoded);
+    }
+    album_close(&a);
+}
+
 TEST(engine_picture_prefix, "a picture behind a known prompt is compared with those in it")
 {
     struct album a;

@@ -73,6 +73,24 @@ TEST(fair_hundred_and_one, "one request beside another key's hundred is second a
     }
 }
 
+TEST(fair_counts_wanting,
+     "requests that wait are counted by key, and nothing for a key without any")
+{
+    struct world w;
+    world_init(&w);
+    const uint8_t unknown[FAIR_SCOPE_BYTES] = {99};
+    arrive(&w, 0, 3);
+    arrive(&w, 1, 1);
+    for (int i = 0; i < w.f.n; i++) {
+        CHECK_INT(fair_wanting(&w.f, i), ==, fair_wanting_of(&w.f, w.f.keys[i].scope));
+        CHECK_INT(fair_wanting(&w.f, i), ==, w.f.keys[i].n_want);
+    }
+    CHECK_INT(fair_wanting_of(&w.f, unknown), ==, 0);
+    serve(&w);
+    CHECK_INT(fair_wanting(&w.f, 0) + fair_wanting(&w.f, 1), ==, 3);
+    fair_clear(&w.f);
+}
+
 TEST(fair_shares, "keys that always want a turn get the same service, whatever they ask for")
 {
     struct world w;
