@@ -74,6 +74,7 @@ static void unpack(const struct packed *p, int panel, int begin, int end, struct
     for (int b = begin; b < end; b++) {
         const uint8_t *block = packed_block(p, panel, b);
         const uint8_t *factors = packed_factors(p, block);
+        packed_fetch_ahead(block, p->block_bytes);
         size_t i = (size_t)(b - begin);
         uint8_t *to = u->tiles + i * TILE_BYTES;
         _mm512_store_ps(u->d + i * PACKED_LANES, load_halves(factors));

@@ -86,6 +86,7 @@ INLINE void widen_8bit(const uint8_t *block, uint16_t *to)
 static void widen_panel(const struct packed *p, int panel, int begin, int end, uint16_t *to)
 {
     for (int b = begin; b < end; b++, to += PAIR_WORDS) {
+        packed_fetch_ahead(packed_block(p, panel, b), p->block_bytes);
         if (p->kind == PACKED_4BIT) {
             widen_4bit(packed_block(p, panel, b), to);
         } else {

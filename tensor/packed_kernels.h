@@ -94,6 +94,18 @@ static inline const uint8_t *packed_factors(const struct packed *p, const uint8_
     return block + p->block_bytes - 2 * PACKED_LANES * sizeof(uint16_t);
 }
 
+/* Weights are read once, from memory, in short runs: a panel is a few pages, and what the CPU
+ * fetches ahead by itself ends with a page. Whoever reads a block asks for as much that lies
+ * PACKED_AHEAD behind it, in the next panel where this one ends. */
+#define PACKED_AHEAD 8192
+
+static inline void packed_fetch_ahead(const uint8_t *block, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i += 64) {
+        __builtin_prefetch(block + PACKED_AHEAD + i);
+    }
+}
+
 /* Below this a block of activations is rounded to zeros: PACKED_MOST / largest must be
  * finite. */
 #define PACKED_SMALLEST 1e-30f

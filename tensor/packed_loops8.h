@@ -33,6 +33,9 @@ INLINE void tile(const struct packed *p, int o, const struct packed_rows *x, int
     for (int b = 0; b < p->n_blocks; b++, at += (size_t)x->group) {
         __m256i whole[TILE_ROWS];
         const uint8_t *factors = block + (is_4bit ? 256 : 512) + half * 16;
+        if (row == 0 && half == 0) {
+            packed_fetch_ahead(block, is_4bit ? PACKED_4BIT_SIZE : PACKED_8BIT_SIZE);
+        }
         BLOCK_SUMS(block + half * 32, x->q + at * PACKED_ROW_BLOCK, x->offset + at, n_rows, is_4bit,
                    whole);
         block += is_4bit ? PACKED_4BIT_SIZE : PACKED_8BIT_SIZE;

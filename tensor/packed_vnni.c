@@ -65,6 +65,7 @@ INLINE void tile(const struct packed *p, int panel, const struct packed_rows *x,
     __m512 sum[TILE_ROWS];
     const uint8_t *block = packed_block(p, panel, 0);
     size_t at = packed_at(x, group * x->group + first, 0);
+    bool is_from_memory = group == 0 && first == 0;
     for (int r = 0; r < n_rows; r++) {
         sum[r] = _mm512_setzero_ps();
     }
@@ -74,6 +75,9 @@ INLINE void tile(const struct packed *p, int panel, const struct packed_rows *x,
         const float *scaled_sum = x->scaled_sum + at;
         const int32_t *offset = x->offset + at;
         __m512i w[N_REGISTER];
+        if (is_from_memory) {
+            packed_fetch_ahead(block, is_4bit ? PACKED_4BIT_SIZE : PACKED_8BIT_SIZE);
+        }
         unpack(block, is_4bit, w);
         const uint8_t *factors = block + (is_4bit ? 256 : 512);
         __m512 d = load_halves(factors);
@@ -174,6 +178,7 @@ INLINE void tile_of_halves(const struct packed *p, int panel, const float *x, in
     for (int first = 0; first < p->n_in; first += PACKED_BLOCK, block += PACKED_16BIT_SIZE) {
         int left = p->n_in - first;
         int n = left < PACKED_BLOCK ? left : PACKED_BLOCK;
+        packed_fetch_ahead(block, PACKED_16BIT_SIZE);
         for (int k = 0; k < n; k++) {
             __m512 w = load_column(block, k, is_f16);
             const float *column = x + first + k;
