@@ -24,7 +24,7 @@ struct decoder_info {
 /* The mapping stays the caller's and must outlive the decoder. */
 struct decoder *decoder_open(const struct gguf *g, struct err *e);
 void decoder_close(struct decoder *d);
-/* Make the int8 copies of all matrices (weight_pack): several times faster, activations
+/* Make the int8 copies of all matrices (weights_pack): several times faster, activations
  * rounded to 8 bits. Before the first pass, by one thread. */
 int decoder_pack(struct decoder *d, const struct compute *c, struct err *e);
 const struct decoder_info *decoder_info(const struct decoder *d);

@@ -177,39 +177,50 @@ bool decoder_rows_independent(const struct decoder *d)
     return d->all_packed;
 }
 
+enum { LAYER_MATRICES = 7 };
+
+/* In the order in which a pass reads them. */
+static void layer_matrices(struct decoder_layer *l, struct weight *m[LAYER_MATRICES])
+{
+    struct weight *const in_order[LAYER_MATRICES] = {&l->k,    &l->v,  &l->q,   &l->attn_out,
+                                                     &l->gate, &l->up, &l->down};
+    memcpy(m, in_order, sizeof in_order);
+}
+
 /* What the first blocks round goes through all others: three of thirty made more than half
  * of the error of a prompt's logits, a tenth of the blocks are therefore sensitive. */
 int decoder_pack(struct decoder *d, const struct compute *c, struct err *e)
 {
-    bool all = true;
     int n_sensitive = (d->hp.n_layer + 9) / 10;
+    int n = d->hp.n_layer * LAYER_MATRICES + 1;
+    struct weight **all = mem_alloc((size_t)n, sizeof(struct weight *));
+    if (!all) {
+        return err_no_memory(e, (size_t)n * sizeof(struct weight *));
+    }
     for (int i = 0; i < d->hp.n_layer; i++) {
-        struct decoder_layer *l = &d->layers[i];
-        struct weight *matrices[] = {&l->q, &l->k, &l->v, &l->attn_out, &l->gate, &l->up, &l->down};
-        for (size_t m = 0; m < sizeof matrices / sizeof matrices[0]; m++) {
-            if (weight_pack(matrices[m], c, e)) {
-                return -1;
-            }
-            matrices[m]->is_sensitive = i < n_sensitive;
-            all &= matrices[m]->packed.data != NULL;
-        }
+        layer_matrices(&d->layers[i], all + (size_t)i * LAYER_MATRICES);
     }
-    if (weight_pack(&d->output, c, e)) {
-        return -1;
+    all[n - 1] = &d->output;
+    int failed = weights_pack(all, n, c, e);
+    d->all_packed = !failed;
+    for (int i = 0; i < n; i++) {
+        all[i]->is_sensitive = i < n_sensitive * LAYER_MATRICES;
+        d->all_packed &= all[i]->packed.data != NULL;
     }
-    d->all_packed = all && d->output.packed.data;
-    return 0;
+    mem_free(all);
+    return failed;
 }
 
 static void clear_layer(struct decoder_layer *l)
 {
     float *vectors[] = {l->attn_norm,      l->q_norm,   l->k_norm,
                         l->attn_post_norm, l->ffn_norm, l->ffn_post_norm};
-    struct weight *matrices[] = {&l->q, &l->k, &l->v, &l->attn_out, &l->gate, &l->up, &l->down};
+    struct weight *matrices[LAYER_MATRICES];
+    layer_matrices(l, matrices);
     for (size_t i = 0; i < sizeof vectors / sizeof vectors[0]; i++) {
         mem_free(vectors[i]);
     }
-    for (size_t i = 0; i < sizeof matrices / sizeof matrices[0]; i++) {
+    for (int i = 0; i < LAYER_MATRICES; i++) {
         weight_clear(matrices[i]);
     }
 }

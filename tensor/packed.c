@@ -2,6 +2,7 @@
  * of one row, (d, m, q[32]); how that lies in a panel is known in one place. */
 #include "tensor/packed.h"
 
+#include "base/alloc.h"
 #include "base/checked.h"
 #include "base/huge_pages.h"
 #include "tensor/ops.h"
@@ -39,7 +40,7 @@ bool packed_has(enum tensor_type type)
     return type != TENSOR_F32;
 }
 
-int packed_init(struct packed *p, enum tensor_type type, int n_out, int n_in, struct err *e)
+void packed_shape(struct packed *p, enum tensor_type type, int n_out, int n_in)
 {
     static const size_t block_bytes[] = {PACKED_4BIT_SIZE, PACKED_8BIT_SIZE, PACKED_16BIT_SIZE,
                                          PACKED_16BIT_SIZE};
@@ -52,24 +53,56 @@ int packed_init(struct packed *p, enum tensor_type type, int n_out, int n_in, st
         .kind = kind,
         .block_bytes = block_bytes[kind],
     };
-    size_t bytes;
-    if (!ck_mul((size_t)p->n_panels, (size_t)p->n_blocks, &bytes) ||
-        !ck_mul(bytes, p->block_bytes, &bytes)) {
-        return err_set(e, ERR_TOO_LARGE, "a matrix of %d x %d does not fit into memory", n_out,
-                       n_in);
+}
+
+/* A multiple of 64: sizes of blocks are. False when it is too large to count. */
+static bool bytes_of(const struct packed *p, size_t *bytes)
+{
+    return ck_mul((size_t)p->n_panels, (size_t)p->n_blocks, bytes) &&
+           ck_mul(*bytes, p->block_bytes, bytes);
+}
+
+int packed_alloc(struct packed *const *p, int n, struct err *e)
+{
+    size_t bytes = 0;
+    for (int i = 0; i < n; i++) {
+        size_t more;
+        if (!bytes_of(p[i], &more) || !ck_add(bytes, more, &bytes)) {
+            return err_set(e, ERR_TOO_LARGE, "a matrix of %d x %d does not fit into memory",
+                           p[i]->n_out, p[i]->n_in);
+        }
     }
-    p->data = huge_pages_alloc(bytes);
-    if (!p->data) {
+    struct packed_memory *memory = mem_alloc(1, sizeof *memory);
+    uint8_t *data = memory ? huge_pages_alloc(bytes) : NULL;
+    if (!data) {
+        mem_free(memory);
         return err_no_memory(e, bytes);
     }
-    huge_pages_advise(p->data, bytes);
+    huge_pages_advise(data, bytes);
+    *memory = (struct packed_memory){n, bytes, data};
+    for (int i = 0; i < n; i++) {
+        p[i]->memory = memory;
+        p[i]->data = data;
+        size_t used = 0;
+        (void)bytes_of(p[i], &used); /* it was counted above */
+        data += used;
+    }
     return 0;
+}
+
+int packed_init(struct packed *p, enum tensor_type type, int n_out, int n_in, struct err *e)
+{
+    packed_shape(p, type, n_out, n_in);
+    return packed_alloc(&p, 1, e);
 }
 
 void packed_clear(struct packed *p)
 {
-    size_t bytes = (size_t)p->n_panels * (size_t)p->n_blocks * p->block_bytes;
-    huge_pages_free(p->data, bytes);
+    struct packed_memory *memory = p->memory;
+    if (memory && --memory->n_users == 0) {
+        huge_pages_free(memory->data, memory->bytes);
+        mem_free(memory);
+    }
     *p = (struct packed){0};
 }
 

@@ -38,6 +38,13 @@
 
 enum packed_kind { PACKED_4BIT, PACKED_8BIT, PACKED_F16, PACKED_BF16 };
 
+/* Memory that several matrices lie in, one behind the other. */
+struct packed_memory {
+    int n_users; /* matrices that have not been cleared */
+    size_t bytes;
+    uint8_t *data;
+};
+
 struct packed {
     int n_out, n_in;
     int n_panels; /* of 16 outputs; lanes beyond n_out are zero */
@@ -45,6 +52,7 @@ struct packed {
     enum packed_kind kind;
     size_t block_bytes;
     uint8_t *data; /* [n_panels, n_blocks, block_bytes], aligned to 64; NULL = not packed */
+    struct packed_memory *memory; /* where data lies; its last user frees it */
 };
 
 /* Bytes of one block of activations: 32 high ones, then 32 low ones. */
@@ -86,7 +94,14 @@ static inline bool packed_is_integer(const struct packed *p)
 {
     return p->kind == PACKED_4BIT || p->kind == PACKED_8BIT;
 }
-/* Allocate for a matrix of a type that packed_has. -1: no memory. */
+/* The shape of a matrix of a type that packed_has, without memory yet. */
+void packed_shape(struct packed *p, enum tensor_type type, int n_out, int n_in);
+/* One piece of memory for n matrices with shapes, in this order: what is read in turn is
+ * read on, and huge pages (base/huge_pages.h) serve small matrices, too. It is freed by the
+ * packed_clear of the last of them; calls for matrices of one piece must not overlap. -1: no
+ * memory, and all stay without. */
+int packed_alloc(struct packed *const *p, int n, struct err *e);
+/* Both for one matrix. */
 int packed_init(struct packed *p, enum tensor_type type, int n_out, int n_in, struct err *e);
 void packed_clear(struct packed *p);
 /* Fill panels [begin, end) from GGUF rows; safe to call for disjoint panels in parallel. */

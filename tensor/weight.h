@@ -17,7 +17,7 @@ struct weight {
     const void *data; /* GGUF blocks, row by row; borrowed from the mapping */
     size_t row_bytes;
     const float *bias;    /* [n_out] or NULL; owned */
-    struct packed packed; /* owned; its data is NULL before weight_pack */
+    struct packed packed; /* owned; its data is NULL before weights_pack */
     bool is_sensitive;    /* integer weights: activations keep 12 bits in bulk, too */
 };
 
@@ -28,9 +28,10 @@ int weight_bind(struct weight *w, const struct gguf *g, const char *name, const 
                 int n_in, int n_out, struct err *e);
 void weight_clear(struct weight *w);
 
-/* Make the copy that the packed kernels read (tensor/packed.h); from then on products use
- * it. F32 weights are left as they are. -1: no memory, and the weight is as before. */
-int weight_pack(struct weight *w, const struct compute *c, struct err *e);
+/* Make the copies that the packed kernels read (tensor/packed.h), one behind the other in
+ * the order given, which should be that of their use; from then on products use them. F32
+ * weights are left as they are. -1: no memory, and the weights are as before. */
+int weights_pack(struct weight *const *w, int n, const struct compute *c, struct err *e);
 
 /* A vector or table as fp32, dequantised into memory that the caller frees with
  * mem_free. n is the number of elements the tensor must have. NULL with *e set. */

@@ -18,6 +18,15 @@
 /* What one block of activations takes: its bytes, scale, scaled sum and offset. */
 #define BLOCK_BYTES (PACKED_ROW_BLOCK + 2 * sizeof(float) + sizeof(int32_t))
 
+/* Memory is fastest read from one end to the other, so each thread has a run of units of its
+ * own; who is through with his takes from the others', for CPUs are not equally fast. */
+#define MOST_SHARES 64
+
+struct share {
+    _Alignas(64) atomic_int next;
+    int end;
+};
+
 struct run {
     const struct packed_product *p;
     const struct packed_kernels *k;
@@ -29,7 +38,8 @@ struct run {
     uint16_t *wide;          /* bulk: what bulk_row makes of the rows; else NULL */
     int n_parts;             /* bulk: bf16 numbers in an activation; else 0 */
     uint8_t *scratch;        /* bulk: [threads, BULK_SCRATCH_BYTES] */
-    atomic_int next;
+    struct share share[MOST_SHARES];
+    int n_shares;
     int n_units;
 };
 
@@ -100,17 +110,29 @@ static void multiply_unit(const struct run *r, int unit)
     multiply_alone(r, i, begin, end < n_panels ? end : n_panels);
 }
 
+static void share_units(struct run *r, int n_threads)
+{
+    r->n_shares = n_threads < MOST_SHARES ? n_threads : MOST_SHARES;
+    for (int i = 0; i < r->n_shares; i++) {
+        int begin;
+        pool_slice(r->n_units, 1, i, r->n_shares, &begin, &r->share[i].end);
+        atomic_init(&r->share[i].next, begin);
+    }
+}
+
 static void multiply_units(void *ctx, int ith, int nth)
 {
     struct run *r = ctx;
-    (void)ith;
     (void)nth;
-    for (;;) {
-        int unit = atomic_fetch_add_explicit(&r->next, 1, memory_order_relaxed);
-        if (unit >= r->n_units) {
-            return;
+    for (int i = 0; i < r->n_shares; i++) {
+        struct share *s = &r->share[(ith + i) % r->n_shares];
+        for (;;) {
+            int unit = atomic_fetch_add_explicit(&s->next, 1, memory_order_relaxed);
+            if (unit >= s->end) {
+                break;
+            }
+            multiply_unit(r, unit);
         }
-        multiply_unit(r, unit);
     }
 }
 
@@ -251,6 +273,7 @@ int packed_matmul(const struct packed_product *p, const float *x, int ldx, int n
         pool_run(few, widen_rows, &r);
         pool_run(c->pool, multiply_bulk, &r);
     } else {
+        share_units(&r, pool_size(c->pool));
         pool_run(c->pool, multiply_units, &r);
     }
     mem_free(memory);
@@ -258,37 +281,62 @@ int packed_matmul(const struct packed_product *p, const float *x, int ldx, int n
 }
 
 struct packing {
-    struct weight *w;
+    struct weight *const *w;
+    int n;
+    int n_units; /* of all of them */
     atomic_int next;
 };
+
+static void pack_unit(const struct packing *p, int unit)
+{
+    int i = 0;
+    while (!p->w[i]->packed.data || unit >= units_of(p->w[i])) {
+        unit -= p->w[i]->packed.data ? units_of(p->w[i]) : 0;
+        i++;
+    }
+    struct weight *w = p->w[i];
+    int begin = unit * UNIT_PANELS;
+    int end = begin + UNIT_PANELS < w->packed.n_panels ? begin + UNIT_PANELS : w->packed.n_panels;
+    packed_fill(&w->packed, w->type, w->data, w->row_bytes, begin, end);
+}
 
 static void pack_units(void *ctx, int ith, int nth)
 {
     struct packing *p = ctx;
-    struct weight *w = p->w;
     (void)ith;
     (void)nth;
     for (;;) {
         int unit = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed);
-        if (unit >= units_of(w)) {
+        if (unit >= p->n_units) {
             return;
         }
-        int begin = unit * UNIT_PANELS;
-        int end =
-            begin + UNIT_PANELS < w->packed.n_panels ? begin + UNIT_PANELS : w->packed.n_panels;
-        packed_fill(&w->packed, w->type, w->data, w->row_bytes, begin, end);
+        pack_unit(p, unit);
     }
 }
 
-int weight_pack(struct weight *w, const struct compute *c, struct err *e)
+int weights_pack(struct weight *const *w, int n, const struct compute *c, struct err *e)
 {
-    if (!packed_has(w->type)) {
-        return 0;
+    struct packing p = {.w = w, .n = n};
+    struct packed **shapes = mem_alloc((size_t)n, sizeof *shapes);
+    int n_shapes = 0;
+    if (!shapes) {
+        return err_no_memory(e, (size_t)n * sizeof *shapes);
     }
-    if (packed_init(&w->packed, w->type, w->n_out, w->n_in, e)) {
+    for (int i = 0; i < n; i++) {
+        if (packed_has(w[i]->type)) {
+            packed_shape(&w[i]->packed, w[i]->type, w[i]->n_out, w[i]->n_in);
+            shapes[n_shapes++] = &w[i]->packed;
+            p.n_units += units_of(w[i]);
+        }
+    }
+    if (n_shapes > 0 && packed_alloc(shapes, n_shapes, e)) {
+        for (int i = 0; i < n_shapes; i++) {
+            *shapes[i] = (struct packed){0};
+        }
+        mem_free(shapes);
         return -1;
     }
-    struct packing p = {.w = w};
+    mem_free(shapes);
     pool_run(c->pool, pack_units, &p);
     return 0;
 }

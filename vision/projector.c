@@ -104,12 +104,8 @@ int projector_open(struct projector *p, const struct gguf *g, const struct clip_
 
 int projector_pack(struct projector *p, const struct compute *c, struct err *e)
 {
-    for (int i = 0; i < p->n_linear; i++) {
-        if (weight_pack(&p->linear[i], c, e)) {
-            return -1;
-        }
-    }
-    return 0;
+    struct weight *const linear[] = {&p->linear[0], &p->linear[1]};
+    return weights_pack(linear, p->n_linear, c, e);
 }
 
 void projector_close(struct projector *p)

@@ -48,7 +48,7 @@ struct projector {
 
 int projector_open(struct projector *p, const struct gguf *g, const struct clip_params *params,
                    struct err *e);
-/* Make the int8 copies of its matrices (weight_pack). */
+/* Make the int8 copies of its matrices (weights_pack). */
 int projector_pack(struct projector *p, const struct compute *c, struct err *e);
 void projector_close(struct projector *p);
 

@@ -44,7 +44,7 @@ struct vit {
 /* Binds and checks every tensor it will use. *v must be zero or come from vit_close. */
 int vit_open(struct vit *v, const struct gguf *g, const struct clip_params *params, struct err *e);
 void vit_close(struct vit *v);
-/* Make the int8 copies of the blocks' matrices (weight_pack); the patch embedding, which
+/* Make the int8 copies of the blocks' matrices (weights_pack); the patch embedding, which
  * reads pixels, stays fp32. */
 int vit_pack(struct vit *v, const struct compute *c, struct err *e);
 

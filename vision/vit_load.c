@@ -250,17 +250,24 @@ int vit_open(struct vit *v, const struct gguf *g, const struct clip_params *para
     return 0;
 }
 
+enum { LAYER_MATRICES = 6 };
+
 int vit_pack(struct vit *v, const struct compute *c, struct err *e)
 {
+    int n = v->params.n_run * LAYER_MATRICES;
+    struct weight **all = mem_alloc((size_t)n, sizeof(struct weight *));
+    if (!all) {
+        return err_no_memory(e, (size_t)n * sizeof(struct weight *));
+    }
     for (int i = 0; i < v->params.n_run; i++) {
         struct vit_layer *y = &v->layers[i];
-        if (weight_pack(&y->q, c, e) || weight_pack(&y->k, c, e) || weight_pack(&y->v, c, e) ||
-            weight_pack(&y->out, c, e) || weight_pack(&y->up, c, e) ||
-            weight_pack(&y->down, c, e)) {
-            return -1;
-        }
+        struct weight *const in_order[LAYER_MATRICES] = {&y->q,   &y->k,  &y->v,
+                                                         &y->out, &y->up, &y->down};
+        memcpy(all + (size_t)i * LAYER_MATRICES, in_order, sizeof in_order);
     }
-    return 0;
+    int failed = weights_pack(all, n, c, e);
+    mem_free(all);
+    return failed;
 }
 
 static void close_layer(struct vit_layer *y)

@@ -225,6 +225,50 @@ static void check_rounding_sizes(const struct packed_kernels *k, struct rng *r)
     }
 }
 
+TEST(packed_shared_memory,
+     "matrices in one piece of memory follow each other and are cleared alone")
+{
+    struct err e = ERR_INIT;
+    struct rng r;
+    rng_init(&r, test_seed());
+    struct packed m[3];
+    struct packed *const all[] = {&m[0], &m[1], &m[2]};
+    const enum tensor_type type[] = {TENSOR_Q4_1, TENSOR_Q8_0, TENSOR_F16};
+    const int n_out[] = {19, 16, 40};
+    for (int i = 0; i < 3; i++) {
+        packed_shape(&m[i], type[i], n_out[i], 96);
+    }
+    for (int n = 1; n <= 2; n++) {
+        alloc_fail_at(n);
+        CHECK_INT(packed_alloc(all, 3, &e), ==, -1);
+        CHECK(!m[0].data && !m[2].data);
+        e = (struct err)ERR_INIT;
+    }
+    alloc_fail_at(0);
+    CHECK_OK(packed_alloc(all, 3, &e), e);
+    float want[40 * 96];
+    for (int i = 0; i < 3; i++) {
+        const uint8_t *end = packed_block(&m[i], m[i].n_panels, 0);
+        CHECK(i == 2 || end == m[i + 1].data);
+        size_t bytes = (size_t)n_out[i] * row_bytes(type[i], 96);
+        uint8_t *blocks = test_guarded(NULL, bytes);
+        fill_blocks(blocks, bytes, type[i], &r);
+        packed_fill(&m[i], type[i], blocks, row_bytes(type[i], 96), 0, m[i].n_panels);
+        for (int o = 0; i == 2 && o < n_out[i]; o++) {
+            packed_row(&m[i], o, want + o * 96);
+        }
+    }
+    packed_clear(&m[0]);
+    packed_clear(&m[1]);
+    for (int o = 0; o < n_out[2]; o++) {
+        float got[96];
+        packed_row(&m[2], o, got);
+        CHECK(memcmp(got, want + o * 96, sizeof got) == 0);
+    }
+    packed_clear(&m[2]);
+    CHECK(!m[2].data);
+}
+
 TEST(packed_rounding, "activations are rounded to the same bytes by every kernel set")
 {
     each_set(check_rounding_sizes);
