@@ -106,6 +106,9 @@ static int begin_prefill(struct engine *en, struct job *j, struct err *e)
     if (pipeline_assemble(en, j, e)) {
         return -1;
     }
+    if (j->purpose == JOB_PREVIEW) {
+        return preview_begin(en, j, e);
+    }
     j->n_rows_done = j->n_rows_found;
     j->max_new = max_new_tokens(en, j);
     if (draft_begin(en, j, e)) {
@@ -185,8 +188,10 @@ void batch_finish(struct engine *en, struct job *j, const struct err *error)
     if (!error) {
         en->n_done++;
         double service = clock_ms() - j->admitted_ms;
-        en->mean_service_ms =
-            en->mean_service_ms > 0 ? 0.8 * en->mean_service_ms + 0.2 * service : service;
+        double mean = en->mean_service_ms;
+        if (j->purpose == JOB_ANSWER) {
+            en->mean_service_ms = mean > 0 ? 0.8 * mean + 0.2 * service : service;
+        }
     } else if (error->code == ERR_CANCELLED) {
         en->n_cancelled++;
     } else {

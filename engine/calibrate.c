@@ -4,6 +4,7 @@
  * a threshold means something only for one model and one layer). */
 #include "engine/engine_impl.h"
 
+#include "base/clock.h"
 #include "tensor/ops.h"
 
 #include <string.h>
@@ -87,7 +88,12 @@ static int run_text(struct engine *en, struct kv_cache *kv, struct err *e)
     struct stage_hook hook = {measure_everywhere, measure, &m};
     struct decoder_slice slice = {
         .kv = kv, .rows = &rows, .hook = &hook, .is_prompt = true, .logits = logits};
-    return decoder_run(en->decoder, &slice, 1, &en->compute, a, e);
+    double begin = clock_ms();
+    if (decoder_run(en->decoder, &slice, 1, &en->compute, a, e)) {
+        return -1;
+    }
+    pace_add(&en->first_pass, n, clock_ms() - begin);
+    return 0;
 }
 
 int engine_calibrate(struct engine *en, struct err *e)

@@ -101,8 +101,15 @@ extern const struct generation_params generation_params_default;
  * requests, so none can find out what another sent. The SHA-256 of an API key. */
 #define ENGINE_SCOPE_BYTES 32
 
+enum job_purpose {
+    JOB_ANSWER,
+    JOB_PREVIEW /* what the plan makes of the prompt (job_result.preview); no answer: the first
+                   and last event is END. Neither uses nor feeds the prefix cache */
+};
+
 struct engine_request {
-    const char *id;                    /* for the log */
+    const char *id; /* for the log */
+    enum job_purpose purpose;
     uint8_t scope[ENGINE_SCOPE_BYTES]; /* zeros: everybody without a key */
     bool overlay;                      /* draw the groups of the pictures (job_result.overlays) */
     bool cache_prompt; /* may use what earlier requests left and leave something behind */
@@ -186,6 +193,36 @@ struct picture_overlay {
     size_t png_bytes;
 };
 
+/* A stretch of a message's text and the row that stands for it. A token is one, unless the
+ * border of two of them lies inside a character: then it is both. */
+struct preview_piece {
+    const char *text; /* [len] UTF-8 */
+    size_t len;
+    int message, part;
+    int n_tokens;
+    int row; /* of the prompt where it is shortest; -1 = none stands for it any more */
+    bool fixed;
+};
+
+struct preview_picture {
+    int width, height;   /* of the file */
+    int n_rows, n_whole; /* rows for the decoder, and without compression */
+};
+
+/* What the plan made of a prompt, and what running it would take: times from what passes of
+ * the decoder and the tower took in this process, with all of its threads and no queue. */
+struct job_preview {
+    const struct preview_piece *pieces; /* [n_pieces] in the order of the prompt, without the
+                                           template's words */
+    int n_pieces;
+    const struct preview_picture *pictures; /* [n_pictures] */
+    int n_pictures;
+    double first_token_ms;
+    double cpu_ms;     /* processor time before the first token, of all threads together */
+    double cost_ratio; /* that of the same request uncompressed, divided by cpu_ms */
+    size_t kv_bytes;   /* keys and values of the prompt */
+};
+
 struct job_result {
     int prompt_rows; /* rows really run: usage.prompt_tokens */
     int text_rows, image_rows;
@@ -203,6 +240,7 @@ struct job_result {
     struct report report;
     const struct picture_overlay *overlays; /* [n_overlays] when asked for, until job_free */
     int n_overlays;
+    const struct job_preview *preview; /* of JOB_PREVIEW, until job_free */
 };
 /* Complete after JOB_EVENT_END; after an error what was known until then. */
 const struct job_result *job_result(const struct job *j);

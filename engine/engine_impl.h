@@ -29,14 +29,22 @@
 #define JOB_ARENA_BYTES     ((size_t)1 << 30)
 #define SCRATCH_ARENA_BYTES ((size_t)4 << 30)
 
+/* What of a message's text a token stands for; message < 0: the template wrote it. */
+struct prompt_words {
+    const char *text;
+    size_t len;
+    int message, part;
+};
+
 /* A stretch of one modality inside a prompt. */
 struct prompt_run {
     enum row_kind kind;
     token_id *ids;  /* [n] text */
     uint8_t *flags; /* [n] enum row_flag, text */
     int n;
-    int image;        /* index into prompt.images */
-    struct rows rows; /* text, after pipeline_text */
+    const struct prompt_words *words; /* [n] of a preview, else NULL */
+    int image;                        /* index into prompt.images */
+    struct rows rows;                 /* text, after pipeline_text */
 };
 
 struct prompt_image {
@@ -50,10 +58,12 @@ struct prompt_image {
     struct report grid_report;    /* and what that step said */
     uint8_t key[IMAGE_KEY_BYTES]; /* when a cache may be used */
     struct plan_step step;
+    int width, height;          /* of the file */
     bool in_prefix;             /* its keys and values are there: it is not encoded */
     bool looked_up;             /* in the image cache: counted once */
     bool has_rows;              /* `rows` is what the tower made, now or for an earlier request */
-    struct report layers;       /* times and reasons of the stages so far */
+    struct report layers;       /* times and reasons of the stages so far; its
+                                   mean_rows_per_layer is over the tower's blocks */
     struct prefix_picture info; /* what the prefix cache must know of it */
     struct rows rows;           /* after the tower, and what merges behind it */
 };
@@ -69,8 +79,9 @@ struct prompt {
     int rows_bound; /* at most so many rows enter the decoder */
 };
 
-/* Choosing: the lower blocks run on all of the prompt, before some of its rows go on. */
-enum job_state { JOB_ENCODING, JOB_CHOOSING, JOB_PREFILL, JOB_DECODE };
+/* Choosing: the lower blocks run on all of the prompt, before some of its rows go on. Seen:
+ * a preview has all that it is for. */
+enum job_state { JOB_ENCODING, JOB_CHOOSING, JOB_PREFILL, JOB_DECODE, JOB_SEEN };
 
 struct event_node; /* job.c */
 
@@ -82,6 +93,7 @@ struct job {
     struct arena arena;
     struct prompt prompt;
     struct plan plan;
+    enum job_purpose purpose;
     bool overlay;                     /* pictures of the groups are wanted */
     struct picture_overlay *overlays; /* [n_images] then; result.n_overlays are done */
     struct generation_params gen;     /* deep copy in the arena */
@@ -111,6 +123,7 @@ struct job {
     int prompt_turn;            /* number of its key in engine.prompt_turns */
     bool wants_prompt_turn;
     bool whole_chunks;       /* bits depend on where the prompt is cut: only where chunks end */
+    struct preview *preview; /* preview.c; NULL: not one, or not begun */
     struct chooser *chooser; /* choose.c; NULL: the plan chooses no rows by the question */
     int first_block;         /* where the rows of `sequence` enter the decoder */
     int prompt_group_rows[KV_MAX_GROUPS];
@@ -159,6 +172,8 @@ struct engine {
     struct prefix_cache *prefix_cache; /* the same; NULL = none */
     struct fair prompt_turns;          /* the same: of jobs before their first token */
     struct pace pace;                  /* the same */
+    struct pace first_pass;            /* the one of engine_open: until there are others */
+    double tower_ms_per_row;           /* engine thread only; 0: nothing was encoded yet */
     struct engine_passes passes;       /* the same; stats have a copy */
 
     pthread_t worker;
@@ -215,7 +230,13 @@ static inline bool job_uses_image_cache(const struct job *j)
 
 static inline bool job_uses_prefix_cache(const struct job *j)
 {
-    return j->cache_prompt && j->engine->prefix_cache && !j->chooser;
+    return j->cache_prompt && j->engine->prefix_cache && !j->chooser && j->purpose == JOB_ANSWER;
+}
+
+/* Whether its rows enter and leave the decoder at blocks of their own: in no other's pass. */
+static inline bool job_goes_alone(const struct job *j)
+{
+    return j->chooser || j->purpose == JOB_PREVIEW;
 }
 
 /* pipeline.c, engine thread */
@@ -245,6 +266,16 @@ int choose_begin(struct engine *en, struct job *j, struct err *e);
 /* JOB_CHOOSING: the next chunk through the lower blocks; after the last one `sequence` is
  * what goes on, and the job's state JOB_PREFILL. */
 int choose_step(struct engine *en, struct job *j, struct err *e);
+
+/* preview.c. Caller's thread: run->words of the last n tokens of a run, which are those of
+ * the piece; piece may be NULL. */
+int preview_words(struct job *j, const struct prompt_piece *piece, const struct token *tokens,
+                  int n, struct prompt_run *run, struct err *e);
+/* Engine thread, when the sequence is assembled: the state becomes JOB_SEEN, or rows must go
+ * through the lower blocks first. */
+int preview_begin(struct engine *en, struct job *j, struct err *e);
+/* The next chunk through the lower blocks; JOB_SEEN after the last one. */
+int preview_step(struct engine *en, struct job *j, struct err *e);
 
 /* picture.c: one picture. Cells of the grid along a side. */
 int picture_side(const struct vision_info *v);

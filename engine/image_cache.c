@@ -16,6 +16,7 @@ struct entry {
     uint8_t key[IMAGE_KEY_BYTES];
     size_t bytes;
     struct rows rows;
+    double mean_rows; /* of a block of the tower */
     int n_skipped;
     struct {
         enum stage stage;
@@ -194,6 +195,7 @@ int image_cache_get(struct image_cache *c, const uint8_t key[IMAGE_KEY_BYTES], s
     for (int i = 0; i < n->n_skipped; i++) {
         report_skip(report, n->skipped[i].stage, n->skipped[i].reason);
     }
+    report->mean_rows_per_layer = n->mean_rows;
     lru_touch(&c->used, &n->use);
     *rows = copy;
     return 1;
@@ -259,6 +261,7 @@ void image_cache_put(struct image_cache *c, const uint8_t key[IMAGE_KEY_BYTES],
         return;
     }
     memcpy(n->key, key, IMAGE_KEY_BYTES);
+    n->mean_rows = report->mean_rows_per_layer;
     n->n_skipped = report->n_skipped;
     for (int i = 0; i < report->n_skipped; i++) {
         n->skipped[i].stage = report->skipped[i].stage;

@@ -46,12 +46,13 @@ struct image_cache *image_cache_new(size_t max_bytes, struct err *e);
 void image_cache_free(struct image_cache *c); /* NULL is fine */
 
 /* 1: *rows is a copy in `a`, and the reasons why the tower skipped merging are added to
- * the report. 0: not there. -1: no memory for the copy. */
+ * the report, which gets the tower's mean_rows_per_layer. 0: not there. -1: no memory for the copy.
+ */
 int image_cache_get(struct image_cache *c, const uint8_t key[IMAGE_KEY_BYTES], struct arena *a,
                     struct rows *rows, struct report *report, struct err *e);
-/* Keep a copy; `report` has the tower's reasons. What was left unmerged for lack of memory
- * is not kept, for it would be another answer the next time. Gives up the entries that
- * were not used for longest; without memory nothing is kept. */
+/* Keep a copy; `report` has the tower's reasons and mean_rows_per_layer. What was left unmerged for
+ * lack of memory is not kept, for it would be another answer the next time. Gives up the entries
+ * that were not used for longest; without memory nothing is kept. */
 void image_cache_put(struct image_cache *c, const uint8_t key[IMAGE_KEY_BYTES],
                      const struct rows *rows, const struct report *report);
 

@@ -34,6 +34,14 @@ static void line(const struct pace *p, double *fixed, double *each)
     }
 }
 
+double pace_ms(const struct pace *p, int n_passes, double n_rows)
+{
+    double fixed;
+    double each;
+    line(p, &fixed, &each);
+    return n_passes * fixed + n_rows * each;
+}
+
 int pace_rows(const struct pace *p, double ms, int most)
 {
     double fixed;

@@ -25,6 +25,9 @@ struct pace {
 /* A pass of n_rows >= 1 rows took so many milliseconds. */
 void pace_add(struct pace *p, int n_rows, double ms);
 
+/* Milliseconds of n_passes passes over n_rows rows in all; 0 as long as nothing is known. */
+double pace_ms(const struct pace *p, int n_passes, double n_rows);
+
 /* Rows of a pass that is to take so many milliseconds: at least 0, at most `most`, which
  * is the answer as long as nothing is known. */
 int pace_rows(const struct pace *p, double ms, int most);

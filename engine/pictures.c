@@ -22,6 +22,8 @@ struct tower_hook {
     struct prompt_image *image; /* its report gets times and reasons of the single layers */
     struct arena *scratch;
     int n_patches; /* sources before these are the class token */
+    double rows;   /* of n_blocks blocks so far */
+    int n_blocks;
 };
 
 struct picture_pass {
@@ -44,6 +46,8 @@ static int tower_run(void *ctx, int layer, int n_layer, struct rows *rows, const
     if (layer == 0) {
         picture_protect(h->image, rows, rows->n_source - h->n_patches);
     }
+    h->rows += rows->n;
+    h->n_blocks++;
     return compress_apply(&h->image->step, MODALITY_IMAGE, layer, n_layer, rows, metric, n_metric,
                           h->scratch, &h->image->layers, e);
 }
@@ -193,6 +197,20 @@ static int take_rows(struct engine *en, struct job *j, struct prompt_image *im, 
     return 0;
 }
 
+/* Rows of a picture in a block of the tower, the mean over its blocks. */
+static double note_rows(struct engine *en, struct prompt_image *im, const struct tower_hook *h)
+{
+    int patches = im->n_side > 0 ? im->n_side * im->n_side : vision_info(en->vision)->n_patches;
+    im->layers.mean_rows_per_layer = h->n_blocks > 0 ? h->rows / h->n_blocks : patches;
+    return im->layers.mean_rows_per_layer;
+}
+
+static void note_pace(struct engine *en, double ms, double rows)
+{
+    double now = ms / rows;
+    en->tower_ms_per_row = en->tower_ms_per_row > 0 ? 0.8 * en->tower_ms_per_row + 0.2 * now : now;
+}
+
 /* Pictures [first, first + n) of the pass. On failure of a part the others have rows. */
 static int encode(struct engine *en, const struct picture_pass *p, int first, int n, struct err *e)
 {
@@ -222,6 +240,11 @@ static int encode(struct engine *en, const struct picture_pass *p, int first, in
     for (int i = first; i < first + n; i++) {
         ms -= p->images[i]->layers.modality[MODALITY_IMAGE].ms;
     }
+    double rows = 0;
+    for (int i = 0; i < n; i++) {
+        rows += note_rows(en, p->images[first + i], &contexts[i]);
+    }
+    note_pace(en, ms, rows);
     int rc = 0;
     for (int i = first; i < first + n; i++) {
         p->jobs[i]->result.vision_ms += ms / n;

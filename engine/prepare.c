@@ -210,6 +210,9 @@ static int add_text(struct preparation *p, const char *text, size_t len,
     if (run->n > 0) {
         run->flags[0] |= ROW_BREAK;
     }
+    if (j->purpose == JOB_PREVIEW && preview_words(j, piece, tokens, n, run, e)) {
+        return -1;
+    }
     j->prompt.text_rows += run->n;
     return 0;
 }
@@ -381,6 +384,8 @@ static int scan_images(struct preparation *p, struct err *e)
         }
         const char *skipped = NULL;
         struct plan_step *step = &prompt->images[i].step;
+        prompt->images[i].width = header.width;
+        prompt->images[i].height = header.height;
         plan_image_step(&j->plan, part_of(&r->chat, i)->detail, header.width, header.height,
                         v->n_rows, step, &skipped);
         if (!skipped && step->method != compressors[0] && step_in_tower(step) &&
@@ -498,6 +503,7 @@ struct job *job_prepare(struct engine *en, const struct engine_request *r, struc
     }
     snprintf(j->id, sizeof j->id, "%s", r->id ? r->id : "");
     j->plan = r->plan;
+    j->purpose = r->purpose;
     j->overlay = r->overlay;
     memcpy(j->scope, r->scope, sizeof j->scope);
     j->cache_prompt = r->cache_prompt;

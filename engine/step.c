@@ -1,9 +1,9 @@
 /* Who runs in the next pass. A step is at most one pass of the tower, and one pass of the
  * decoder over the next rows of all running answers and as many rows of prompts as
  * there is time for: the weights are read once for all of them. (A prompt whose rows are
- * chosen by the question, choose.c, takes turns with these and has passes of its own.) What a row
- * becomes does not depend on the others (decoder_rows_independent), so a request has the same
- * tokens alone and in any company.
+ * chosen by the question, choose.c, and a preview, take turns with these and have passes of
+ * their own.) What a row becomes does not depend on the others (decoder_rows_independent), so a
+ * request has the same tokens alone and in any company.
  *
  * While there are answers, a step should take no longer than itl_target_ms, the time that
  * their readers wait for the next token; how many rows of prompts that allows is measured
@@ -237,6 +237,11 @@ static double prepare_prompts(struct engine *en, struct job **jobs, int n)
             }
             ms += encoded ? clock_ms() - begin : 0;
         }
+        if (j->state == JOB_SEEN) {
+            batch_finish(en, j, NULL);
+            jobs[i] = NULL;
+            continue;
+        }
         rows += j->state != JOB_ENCODING ? j->sequence.n - j->n_rows_done : 0;
     }
     return ms;
@@ -259,7 +264,7 @@ static int add_prompts(struct engine *en, struct pass *p, struct job *const *job
     int n_rows = 0;
     for (int i = 0; i < n && n_rows < most; i++) {
         struct job *j = jobs[i];
-        if (!j || j->state != JOB_PREFILL || j->chooser) {
+        if (!j || j->state != JOB_PREFILL || job_goes_alone(j)) {
             continue;
         }
         int left = j->sequence.n - j->n_rows_done;
@@ -281,29 +286,31 @@ static int add_prompts(struct engine *en, struct pass *p, struct job *const *job
     return n_rows;
 }
 
-/* The job whose turn it is, if it chooses rows by the question: these enter and leave the
- * decoder at blocks of their own, so they share no pass. NULL: it is another's turn. */
-static struct job *chooser_in_turn(struct job *const *jobs, int n)
+/* The job whose turn it is, if it shares no pass. NULL: it is another's turn. */
+static struct job *loner_in_turn(struct job *const *jobs, int n)
 {
     for (int i = 0; i < n; i++) {
         if (jobs[i] && jobs[i]->state != JOB_ENCODING) {
-            return jobs[i]->chooser ? jobs[i] : NULL;
+            return job_goes_alone(jobs[i]) ? jobs[i] : NULL;
         }
     }
     return NULL;
 }
 
 /* Its next chunk, through the blocks that it is at. Returns how many rows that is. */
-static int run_chooser(struct engine *en, struct job *j)
+static int run_loner(struct engine *en, struct job *j)
 {
     struct err e = ERR_INIT;
     struct pass own = {.first_block = j->first_block};
     int n = pipeline_chunk_rows(j);
-    if (j->state == JOB_CHOOSING) { /* the second round is of the same rows */
+    if (j->first_block == 0) { /* a chooser's second round is of the same rows */
         fair_charge(&en->prompt_turns, j->prompt_turn, n);
     }
-    if (j->state == JOB_CHOOSING ? choose_step(en, j, &e) : add_prompt(en, &own, j, n, &e)) {
-        batch_finish(en, j, &e);
+    int rc = j->purpose == JOB_PREVIEW  ? preview_step(en, j, &e)
+             : j->state == JOB_CHOOSING ? choose_step(en, j, &e)
+                                        : add_prompt(en, &own, j, n, &e);
+    if (rc || j->state == JOB_SEEN) {
+        batch_finish(en, j, rc ? &e : NULL);
         return n;
     }
     run_pass(en, &own);
@@ -338,17 +345,17 @@ void step_run(struct engine *en)
     struct pass pass = {.n = 0};
     double begin = clock_ms();
     int n_answer = add_answers(en, &pass);
-    struct job *chooser = chooser_in_turn(prompts, n_prompts);
+    struct job *loner = loner_in_turn(prompts, n_prompts);
     int n_prompt =
-        chooser ? 0
-                : add_prompts(en, &pass, prompts, n_prompts, rows_in_time(en, n_answer, tower_ms));
+        loner ? 0
+              : add_prompts(en, &pass, prompts, n_prompts, rows_in_time(en, n_answer, tower_ms));
     run_pass(en, &pass);
     if (pass.n > 0) {
         pace_add(&en->pace, n_answer + n_prompt, clock_ms() - begin);
         count_pass(&en->passes, n_answer, n_prompt);
     }
-    if (chooser) {
-        count_pass(&en->passes, 0, run_chooser(en, chooser));
+    if (loner) {
+        count_pass(&en->passes, 0, run_loner(en, loner));
     }
     arena_rewind(&en->scratch, mark);
 }

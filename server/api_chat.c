@@ -12,6 +12,7 @@
 #include "server/api_error.h"
 #include "server/chat_request.h"
 #include "server/sse.h"
+#include "server/task.h"
 
 #include <string.h>
 #include <sys/random.h>
@@ -42,35 +43,7 @@ static uint64_t in_ms(uint64_t ms)
     return clock_ns() + ms * 1000000u;
 }
 
-/* -- before the body -------------------------------------------------------------------- */
-
-int chat_admit(struct exchange *ex, struct err *e)
-{
-    struct server *s = ex->server;
-    struct engine *en = atomic_load(&s->engine);
-    if (atomic_load(&s->draining)) {
-        return err_reason(e, ERR_UNAVAILABLE, "shutting_down", "the server is stopping");
-    }
-    if (!en) {
-        return err_reason(e, ERR_UNAVAILABLE, "loading", "the model is being loaded");
-    }
-    if (s->max_queue > 0 && engine_is_full_for(en, ex->scope)) {
-        return err_reason(e, ERR_BUSY, "queue_full", "the queue is full; try again later");
-    }
-    return 0;
-}
-
 /* -- on a worker -------------------------------------------------------------------------- */
-
-static int check_model(const struct engine_info *info, const char *name, struct err *e)
-{
-    if (!name || model_name_known(info, name)) {
-        return 0;
-    }
-    err_reason(e, ERR_NOT_FOUND, "model_not_found", "there is no model '%.100s'; see /v1/models",
-               name);
-    return err_param(e, "model");
-}
 
 static uint64_t draw_seed(void)
 {
@@ -131,19 +104,12 @@ static int submit(struct exchange *ex, struct chat_request *r, struct err *e)
 static int parse_and_submit(struct exchange *ex, struct err *e)
 {
     struct chat_run *run = ex->chat;
-    const struct engine_info *info = engine_info(run->engine);
-    const struct chat_request_limits limits = {
-        .n_vocab = info->n_vocab,
-        .max_images = info->projector ? ex->server->max_images : 0,
-        .max_image_bytes = LIMIT_IMAGE_BYTES,
-        .default_plan = &ex->server->default_plan,
-        .header_profile = ex->profile[0] ? ex->profile : NULL,
-    };
+    const struct chat_request_limits limits = task_limits(ex, run->engine);
     struct chat_request r;
     int rc = chat_request_parse(&r, ex->body.data, ex->body.len, &limits, e);
     http_drop_body(ex);
     if (rc == 0) {
-        rc = check_model(info, r.model, e);
+        rc = model_check(engine_info(run->engine), r.model, e);
     }
     if (rc == 0) {
         rc = submit(ex, &r, e);
@@ -152,15 +118,12 @@ static int parse_and_submit(struct exchange *ex, struct err *e)
     return rc;
 }
 
-void chat_prepare(void *exchange)
+void chat_prepare(struct exchange *ex)
 {
-    struct exchange *ex = exchange;
     struct err e = ERR_INIT;
-    struct slot *slot = ex->slot;
     if (parse_and_submit(ex, &e)) {
         ex->chat->error = e;
     }
-    slot_unhold(slot);
 }
 
 /* -- events -------------------------------------------------------------------------------- */
@@ -380,32 +343,19 @@ static struct chat_run *run_new(struct engine *en)
     return run;
 }
 
-static int enter(struct exchange *ex, struct err *e)
-{
-    struct server *s = ex->server;
-    if (chat_admit(ex, e)) {
-        return -1;
-    }
-    ex->slot = admission_enter(&s->admission, ex->mhd);
-    if (!ex->slot) {
-        return err_reason(e, ERR_BUSY, "queue_full", "too many requests; try again later");
-    }
-    ex->chat = run_new(atomic_load(&s->engine));
-    return ex->chat ? 0 : err_no_memory(e, sizeof *ex->chat);
-}
-
 static enum http_next start(struct exchange *ex)
 {
     struct err e = ERR_INIT;
-    if (enter(ex, &e)) {
+    struct engine *en = task_enter(ex, &e);
+    if (!en) {
         return http_answer_error(ex, &e);
     }
-    struct slot *slot = ex->slot;
-    slot_hold(slot); /* suspended before the worker can resume */
-    if (!workers_push(ex->server->workers, ex)) {
-        err_reason(&ex->chat->error, ERR_BUSY, "queue_full", "too many requests; try again later");
-        slot_unhold(slot);
+    ex->chat = run_new(en);
+    if (!ex->chat) {
+        err_no_memory(&e, sizeof *ex->chat);
+        return http_answer_error(ex, &e);
     }
+    task_push(ex, &ex->chat->error);
     return HTTP_WAIT;
 }
 
@@ -493,9 +443,5 @@ void chat_end(struct exchange *ex)
         buf_free(&run->out);
         mem_free(run);
         ex->chat = NULL;
-    }
-    if (ex->slot) {
-        admission_leave(&ex->server->admission, ex->slot);
-        ex->slot = NULL;
     }
 }

@@ -16,6 +16,16 @@ bool model_name_known(const struct engine_info *info, const char *name)
            (strlen(name) == stem && strncmp(name, info->model_file, stem) == 0);
 }
 
+int model_check(const struct engine_info *info, const char *name, struct err *e)
+{
+    if (!name || model_name_known(info, name)) {
+        return 0;
+    }
+    err_reason(e, ERR_NOT_FOUND, "model_not_found", "there is no model '%.100s'; see /v1/models",
+               name);
+    return err_param(e, "model");
+}
+
 static void member_int(struct json_writer *w, const char *key, int64_t v)
 {
     json_key(w, key);

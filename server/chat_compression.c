@@ -86,12 +86,11 @@ static int set_object(struct plan *p, const cJSON *v, struct err *e)
     return 0;
 }
 
-int chat_read_compression(struct chat_reader *c, const cJSON *root, struct err *e)
+int chat_plan_parse(const cJSON *v, const struct chat_request_limits *limits, struct plan *p,
+                    struct err *e)
 {
-    struct plan *p = &c->r->engine.plan;
-    const char *header = c->limits->header_profile;
-    const cJSON *v = json_member(root, "compression");
-    *p = *c->limits->default_plan;
+    const char *header = limits->header_profile;
+    *p = *limits->default_plan;
     if (header && set_profile(p, header, "X-Compression", e)) {
         return -1;
     }
@@ -103,4 +102,9 @@ int chat_read_compression(struct chat_reader *c, const cJSON *root, struct err *
     }
     return cJSON_IsObject(v) ? set_object(p, v, e)
                              : json_wrong_type(v, "compression", "a profile or an object", e);
+}
+
+int chat_read_compression(struct chat_reader *c, const cJSON *root, struct err *e)
+{
+    return chat_plan_parse(json_member(root, "compression"), c->limits, &c->r->engine.plan, e);
 }

@@ -73,14 +73,16 @@ static void load_defaults(struct fields *f, const struct generation_params *g)
     };
 }
 
-static int store(struct chat_request *r, const struct fields *f, struct err *e)
+static int store(struct chat_reader *c, const struct fields *f, struct err *e)
 {
+    struct chat_request *r = c->r;
     struct generation_params *g = &r->engine.gen;
+    bool stream = f->stream && !c->limits->no_stream;
     if (f->top_logprobs >= 0 && !f->logprobs) {
         err_reason(e, ERR_INVALID, "invalid_value", "'top_logprobs' needs 'logprobs': true");
         return err_param(e, "top_logprobs");
     }
-    if (f->return_overlay && f->stream) {
+    if (f->return_overlay && stream) {
         err_reason(e, ERR_UNSUPPORTED, "unsupported_parameter",
                    "'return_overlay' comes with a whole answer, not with a stream");
         return err_param(e, "return_overlay");
@@ -101,7 +103,7 @@ static int store(struct chat_request *r, const struct fields *f, struct err *e)
     g->n_top_logprobs = !f->logprobs ? -1 : f->top_logprobs < 0 ? 0 : f->top_logprobs;
     r->seed_given = f->seed != -1;
     g->seed = r->seed_given ? (uint64_t)f->seed : 0;
-    r->stream = f->stream;
+    r->stream = stream;
     r->return_progress = f->return_progress;
     r->engine.cache_prompt = f->cache_prompt;
     return 0;
@@ -356,7 +358,7 @@ int chat_read_fields(struct chat_reader *c, const cJSON *root, struct err *e)
     load_defaults(&f, &c->r->engine.gen);
     if (read_model(c->r, root, e) || check_supported(root, e) ||
         json_read_fields(root, c->info, table, sizeof table / sizeof *table, &f, e) ||
-        store(c->r, &f, e) || read_stop(c->r, root, e) || read_logit_bias(c, root, e)) {
+        store(c, &f, e) || read_stop(c->r, root, e) || read_logit_bias(c, root, e)) {
         return -1;
     }
     return read_stream_options(c->r, root, e);

@@ -53,33 +53,38 @@ static void render_png(struct json_writer *w, const struct picture_overlay *o)
     mem_free(url);
 }
 
+void render_overlay(struct json_writer *w, const struct job_result *r, int i)
+{
+    const struct picture_overlay *o = &r->overlays[i];
+    json_begin_object(w);
+    json_key(w, "image");
+    json_int(w, i);
+    json_key(w, "method");
+    json_string(w, o->method);
+    json_key(w, "grid");
+    json_begin_array(w);
+    json_int(w, o->side);
+    json_int(w, o->side);
+    json_end_array(w);
+    json_key(w, "groups");
+    json_begin_array(w);
+    for (int row = 0; row < o->n_rows; row++) {
+        render_group(w, o, row);
+    }
+    json_end_array(w);
+    json_key(w, "dropped");
+    cells_of(w, o, -1);
+    json_key(w, "png");
+    render_png(w, o);
+    json_end_object(w);
+}
+
 void render_overlays(struct json_writer *w, const struct job_result *r)
 {
     json_key(w, "overlay");
     json_begin_array(w);
     for (int i = 0; i < r->n_overlays; i++) {
-        const struct picture_overlay *o = &r->overlays[i];
-        json_begin_object(w);
-        json_key(w, "image");
-        json_int(w, i);
-        json_key(w, "method");
-        json_string(w, o->method);
-        json_key(w, "grid");
-        json_begin_array(w);
-        json_int(w, o->side);
-        json_int(w, o->side);
-        json_end_array(w);
-        json_key(w, "groups");
-        json_begin_array(w);
-        for (int row = 0; row < o->n_rows; row++) {
-            render_group(w, o, row);
-        }
-        json_end_array(w);
-        json_key(w, "dropped");
-        cells_of(w, o, -1);
-        json_key(w, "png");
-        render_png(w, o);
-        json_end_object(w);
+        render_overlay(w, r, i);
     }
     json_end_array(w);
 }

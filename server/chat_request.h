@@ -26,6 +26,7 @@ struct chat_request_limits {
     size_t max_image_bytes;
     const struct plan *default_plan;
     const char *header_profile; /* X-Compression, NULL = absent */
+    bool no_stream;             /* the route has none: `stream` has no effect */
 };
 
 struct chat_request {
@@ -42,6 +43,9 @@ struct chat_request {
  * go as soon as this returns. The seed is 0 unless seed_given. */
 int chat_request_parse(struct chat_request *r, const char *body, size_t n,
                        const struct chat_request_limits *limits, struct err *e);
+/* The plan of a request whose `compression` is v (NULL = not given). */
+int chat_plan_parse(const struct cJSON *v, const struct chat_request_limits *limits, struct plan *p,
+                    struct err *e);
 void chat_request_free(struct chat_request *r);
 
 #endif

@@ -69,7 +69,7 @@ static void member_number(struct json_writer *w, const char *key, double v, int 
     json_number(w, v, decimals);
 }
 
-static void render_modality(struct json_writer *w, const struct report *r, enum modality m)
+void render_modality(struct json_writer *w, const struct report *r, enum modality m)
 {
     const struct report_stage *s = &r->modality[m];
     json_key(w, modality_name(m));
@@ -92,7 +92,7 @@ static void render_modality(struct json_writer *w, const struct report *r, enum 
     json_end_object(w);
 }
 
-static void render_skipped(struct json_writer *w, const struct report *r)
+void render_skipped(struct json_writer *w, const struct report *r)
 {
     json_key(w, "skipped");
     json_begin_array(w);

@@ -37,9 +37,14 @@ void render_logprobs(struct buf *out, const struct job_event *ev, const struct t
 void render_usage(struct json_writer *w, const struct job_result *r);
 void render_timings(struct json_writer *w, const struct job_result *r);
 void render_memory(struct json_writer *w, const struct job_result *r);
+/* Of usage.compression: one of "image", "text", "lm", and the list "skipped", with keys. */
+void render_modality(struct json_writer *w, const struct report *r, enum modality m);
+void render_skipped(struct json_writer *w, const struct report *r);
 /* For return_overlay: grid, groups with their patches, and a PNG of each picture
  * (chat_overlay.c). */
 void render_overlays(struct json_writer *w, const struct job_result *r);
+/* One of them, a value without a key. */
+void render_overlay(struct json_writer *w, const struct job_result *r, int i);
 /* The whole body of an answer that is not streamed. */
 void render_completion(struct buf *out, const struct completion *c, const struct choice *choices,
                        int n_choices, const struct job_result *r);

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "server/api_error.h"
 #include "server/http_check.h"
+#include "server/task.h"
 
 #include <string.h>
 #include <sys/random.h>
@@ -183,7 +184,10 @@ static void on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
     if (!whole) {
         atomic_store(&ex->gone, true);
     }
-    chat_end(ex);
+    if (ex->route && ex->route->end) {
+        ex->route->end(ex);
+    }
+    task_leave(ex);
     finish_log(ex, whole);
     http_drop_body(ex);
     mem_free(ex);

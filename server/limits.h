@@ -46,6 +46,7 @@
 #define LIMIT_STOP          4         /* as OpenAI */
 #define LIMIT_STOP_BYTES    256       /* compared at every token */
 #define LIMIT_LOGIT_BIAS    1024      /* applied at every token */
+#define LIMIT_PREVIEW_PLANS 16        /* in one /v1/compress: each encodes the pictures once */
 #define LIMIT_CHOICES       128       /* as OpenAI */
 #define LIMIT_TOP_LOGPROBS  20        /* as OpenAI */
 #define LIMIT_TOP_K         (1 << 30) /* the sampler's own */

@@ -251,6 +251,16 @@ static void add_report(struct metrics *m, const struct report *r)
     }
 }
 
+void metrics_add_pictures(struct metrics *m, const struct job_result *r)
+{
+    metrics_add(m, METRIC_IMAGE_CACHE_QUERIES, "", r->images_queried);
+    metrics_add(m, METRIC_IMAGE_CACHE_HITS, "", r->images_cached);
+    if (r->image_rows > 0) {
+        metrics_observe(m, METRIC_IMAGE_DECODE, "", r->image_decode_ms * 1e-3);
+        metrics_observe(m, METRIC_IMAGE_ENCODE, "", r->vision_ms * 1e-3);
+    }
+}
+
 void metrics_add_result(struct metrics *m, const struct job_result *r)
 {
     metrics_add(m, METRIC_PROMPT_TOKENS, "", r->prompt_rows);
@@ -270,12 +280,7 @@ void metrics_add_result(struct metrics *m, const struct job_result *r)
         metrics_observe(m, METRIC_INTER_TOKEN_LATENCY, "",
                         r->predicted_ms * 1e-3 / (r->completion_tokens - 1));
     }
-    metrics_add(m, METRIC_IMAGE_CACHE_QUERIES, "", r->images_queried);
-    metrics_add(m, METRIC_IMAGE_CACHE_HITS, "", r->images_cached);
-    if (r->image_rows > 0) {
-        metrics_observe(m, METRIC_IMAGE_DECODE, "", r->image_decode_ms * 1e-3);
-        metrics_observe(m, METRIC_IMAGE_ENCODE, "", r->vision_ms * 1e-3);
-    }
+    metrics_add_pictures(m, r);
     add_report(m, &r->report);
 }
 

@@ -65,7 +65,9 @@ void metrics_add(struct metrics *m, enum metric id, const char *labels, double v
 void metrics_set(struct metrics *m, enum metric id, const char *labels, double v);
 void metrics_observe(struct metrics *m, enum metric id, const char *labels, double v);
 
-/* Once per request that the engine ran to its end. */
+/* What a request's pictures took, also where it gives no answer. */
+void metrics_add_pictures(struct metrics *m, const struct job_result *r);
+/* Once per request that the engine ran to its end; pictures included. */
 void metrics_add_result(struct metrics *m, const struct job_result *r);
 /* What is true now; en may be NULL (loading). */
 void metrics_set_engine(struct metrics *m, struct engine *en);

@@ -1,12 +1,19 @@
 /* Every route there is: one dispatch point, so authorisation has one, too. */
 #include "server/server_impl.h"
+#include "server/task.h"
 
 #include <string.h>
 
 #define CHAT(p)                                                                                    \
     {                                                                                              \
         .method = "POST", .path = (p), .auth = AUTH_KEY, .endpoint = "chat", .body = true,         \
-        .admit = chat_admit, .handle = chat_handle                                                 \
+        .admit = task_admit, .handle = chat_handle, .prepare = chat_prepare, .end = chat_end       \
+    }
+#define TASK(p, label, how, kind)                                                                  \
+    {                                                                                              \
+        .method = "POST", .path = (p), .auth = AUTH_KEY, .endpoint = (label), .body = true,        \
+        .admit = (how), .handle = task_handle, .prepare = task_prepare, .end = task_end,           \
+        .task = &(kind)                                                                            \
     }
 #define GET(p, is_prefix, class, label, fn)                                                        \
     {                                                                                              \
@@ -17,6 +24,8 @@
 const struct route routes[] = {
     CHAT("/v1/chat/completions"),
     CHAT("/chat/completions"),
+    TASK("/v1/compress", "compress", task_admit, compress_task),
+    GET("/v1/compression/methods", false, AUTH_KEY, "methods", methods_handle),
     GET("/v1/models", false, AUTH_KEY, "models", models_handle),
     GET("/models", false, AUTH_KEY, "models", models_handle),
     GET("/v1/models/", true, AUTH_KEY, "models", model_handle),

@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "server/task.h"
 
 #include <time.h>
 #include <unistd.h>
@@ -52,8 +53,7 @@ static int start(struct server *s, const struct server_params *p, struct err *e)
     if (!s->metrics) {
         return -1;
     }
-    s->workers =
-        workers_new(p->n_threads > 0 ? p->n_threads : 2, LIMIT_PREPARE_QUEUE, chat_prepare, e);
+    s->workers = workers_new(p->n_threads > 0 ? p->n_threads : 2, LIMIT_PREPARE_QUEUE, task_run, e);
     if (!s->workers || watch_start(s, e)) {
         return -1;
     }

@@ -2,8 +2,9 @@
  *
  *   connection  one socket; watched for deadlines and for a client that left
  *   exchange    one request and its answer, from its first line to its last byte
- *   slot        the bell of a chat exchange: the engine thread rings it, the event loop
- *               wakes the suspended exchange; lives as long as the server
+ *   slot        the bell of an exchange that a worker prepares: worker and engine thread
+ *               ring it, the event loop wakes the suspended exchange; lives as long as the
+ *               server
  *
  * Threads: one event loop (libmicrohttpd) runs every callback of http.c and every route
  * handler; workers parse and prepare; the watcher ends what takes too long.
@@ -40,6 +41,11 @@ struct route {
     int (*admit)(struct exchange *ex, struct err *e);
     /* When the request is complete, and again after every HTTP_WAIT. */
     enum http_next (*handle)(struct exchange *ex);
+    /* On a worker, for each task_push. */
+    void (*prepare)(struct exchange *ex);
+    /* When the exchange is over, however: gives back what handle and prepare took. */
+    void (*end)(struct exchange *ex);
+    const struct task_kind *task; /* of handle = task_handle */
 };
 extern const struct route routes[]; /* ends with method NULL */
 /* ERR_NOT_FOUND, or ERR_INVALID method_not_allowed with *allow set. */
@@ -88,9 +94,10 @@ struct exchange {
     /* for the log */
     int original_tokens, prompt_tokens, completion_tokens;
 
-    /* chat, see api_chat.c */
+    /* of routes with a worker's part */
     _Atomic(struct slot *) slot;
-    struct chat_run *chat;
+    struct chat_run *chat;      /* api_chat.c */
+    struct task *task;          /* task.c */
     _Atomic bool gone;          /* the client left, or reads too slowly */
     _Atomic uint64_t ping_ns;   /* when silence is to be broken; 0 = never */
     _Atomic uint64_t expire_ns; /* when waiting in the queue ends; 0 = never */
@@ -155,15 +162,17 @@ void watch_stop(struct server *s);
 void watch_linger(struct server *s, int fd);
 
 /* api_*.c */
-int chat_admit(struct exchange *ex, struct err *e);
 enum http_next chat_handle(struct exchange *ex);
-void chat_prepare(void *exchange); /* on a worker */
+void chat_prepare(struct exchange *ex);
 void chat_end(struct exchange *ex);
+enum http_next methods_handle(struct exchange *ex);
 enum http_next models_handle(struct exchange *ex);
 enum http_next model_handle(struct exchange *ex);
 enum http_next health_handle(struct exchange *ex);
 enum http_next metrics_handle(struct exchange *ex);
 /* "default", the file's name with or without .gguf, or general.name. */
 bool model_name_known(const struct engine_info *info, const char *name);
+/* ERR_NOT_FOUND for a name that is not known; NULL is. */
+int model_check(const struct engine_info *info, const char *name, struct err *e);
 
 #endif

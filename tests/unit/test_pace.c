@@ -40,6 +40,8 @@ TEST(pace_finds_line, "after passes of both kinds the rows fit, whatever the mac
             CHECK_INT(got, <=, rows + 1);
         }
         CHECK_INT(pace_rows(&p, m.fixed, 1000), <=, 1);
+        double three = 3 * m.fixed + m.each * 600;
+        CHECK_DOUBLE(fabs(pace_ms(&p, 3, 600) - three), <=, 0.01 * three);
         CHECK_INT(pace_rows(&p, -5, 1000), ==, 0);
         CHECK_INT(pace_rows(&p, 1e9, 256), ==, 256);
     }
@@ -49,6 +51,7 @@ TEST(pace_without_passes, "nothing known: no limit; one kind known: all is the c
 {
     struct pace p = {0};
     CHECK_INT(pace_rows(&p, 1, 256), ==, 256);
+    CHECK_DOUBLE(pace_ms(&p, 1, 256), ==, 0);
     pace_add(&p, 200, 100);
     CHECK_INT(pace_rows(&p, 50, 256), ==, 100);
     struct pace answers = {0};
