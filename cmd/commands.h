@@ -17,6 +17,7 @@ enum exit_code {
 int cmd_serve(int argc, char **argv);
 int cmd_run(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
+int cmd_calibrate(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 int cmd_help(int argc, char **argv);
@@ -37,6 +38,7 @@ bool cmd_colour(int fd);
 /* --help of the commands that read the configuration. */
 void cmd_serve_help(struct buf *out);
 void cmd_bench_help(struct buf *out);
+void cmd_calibrate_help(struct buf *out);
 void cmd_run_help(struct buf *out);
 /* The flags of `tamp run` that are no configuration, for the docs. */
 const struct schema *cmd_run_schema(void);

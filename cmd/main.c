@@ -17,6 +17,7 @@ static const struct command commands[] = {
     {"serve", cmd_serve, "answer chat requests over HTTP"},
     {"run", cmd_run, "answer one prompt, with pictures, in the terminal"},
     {"bench", cmd_bench, "measure how fast this machine runs a model"},
+    {"calibrate", cmd_calibrate, "find how much compression your own requests bear"},
     {"inspect", cmd_inspect, "show what is in a GGUF file and what tamp would use of it"},
     {"version", cmd_version, "show the version"},
     {"help", cmd_help, "show this, or the flags of a command"},

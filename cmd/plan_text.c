@@ -125,6 +125,44 @@ int plan_text_apply(struct plan *p, const char *settings, struct err *e)
     return 0;
 }
 
+/* A slot, its method and options, or settings of the whole plan, each with a comma in front
+ * unless it is the first. */
+static void print_part(const char *part, size_t len, struct buf *out)
+{
+    const char *slot = part;
+    size_t slot_len = 0;
+    int word = 0;
+    for (size_t at = 0; at < len; word++) {
+        size_t n = strcspn(part + at, " ;");
+        bool is_setting = memchr(part + at, '=', n) != NULL;
+        if (word == 0 && !is_setting) {
+            slot_len = n;
+        } else {
+            buf_printf(out, "%s%.*s%s%s%.*s", out->len ? "," : "", (int)slot_len, slot,
+                       slot_len ? "." : "", is_setting ? "" : "method=", (int)n, part + at);
+        }
+        at += n + 1;
+    }
+}
+
+void plan_text_print(const struct plan *p, struct buf *out)
+{
+    struct buf canonical;
+    buf_init(&canonical, 1 << 16);
+    if (plan_print(p, &canonical)) {
+        out->failed = true;
+    } else if (strcmp(buf_str(&canonical), "off") != 0) {
+        /* "image tome ratio=4; ...; protect_system=true ..." */
+        const char *part = buf_str(&canonical);
+        while (*part) {
+            size_t len = strcspn(part, ";");
+            print_part(part, len, out);
+            part += len + strspn(part + len, "; ");
+        }
+    }
+    buf_free(&canonical);
+}
+
 static int add_profile(const struct config_profile *profile, struct err *e)
 {
     struct plan p;

@@ -3,6 +3,7 @@
 #ifndef TAMP_CMD_PLAN_TEXT_H
 #define TAMP_CMD_PLAN_TEXT_H
 
+#include "base/buf.h"
 #include "compress/plan.h"
 #include "config/config.h"
 
@@ -10,6 +11,9 @@
  * "text.method=off", "protect_system=false". Methods are set before their options,
  * wherever they stand. On failure *p is untouched. */
 int plan_text_apply(struct plan *p, const char *settings, struct err *e);
+
+/* The settings that make this plan out of profile off; "" when it is off. */
+void plan_text_print(const struct plan *p, struct buf *out);
 
 /* Add the file's profiles to those that are built in, then make the plan in force. */
 int plan_text_from_config(struct plan *p, const struct config *c, struct err *e);
