@@ -57,6 +57,11 @@ static const struct schema_option options[] = {
 
 static const struct schema calibrate_schema = {.options = options, .n = N_OPTIONS};
 
+const struct schema *cmd_calibrate_schema(void)
+{
+    return &calibrate_schema;
+}
+
 void cmd_calibrate_help(struct buf *out)
 {
     buf_puts(out,

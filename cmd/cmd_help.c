@@ -81,6 +81,8 @@ static void methods(struct buf *out)
 static void markdown(struct buf *out)
 {
     config_print_markdown(cmd_run_schema(), out);
+    buf_puts(out, "\n# Flags of `tamp calibrate`\n");
+    schema_print_markdown(cmd_calibrate_schema(), out);
 }
 
 int cmd_help_topic(const char *topic)

@@ -40,7 +40,8 @@ void cmd_serve_help(struct buf *out);
 void cmd_bench_help(struct buf *out);
 void cmd_calibrate_help(struct buf *out);
 void cmd_run_help(struct buf *out);
-/* The flags of `tamp run` that are no configuration, for the docs. */
+/* The flags that are no configuration, for the docs. */
 const struct schema *cmd_run_schema(void);
+const struct schema *cmd_calibrate_schema(void);
 
 #endif

@@ -10,18 +10,14 @@ Greedy, so a second run gives the same table. Needs only the standard library.
 """
 
 import argparse
-import base64
 import json
-import math
 import pathlib
 import sys
 import time
-import urllib.request
 
-QUESTIONS = {
-    "kind": ("What kind of product is it?", "It is {kind}."),
-    "name": ("What product is this?", "This is {name}."),
-}
+import lib
+from cases import QUESTIONS
+
 PLANS = {
     "off": "off",
     "tome 2x": {"image": {"method": "tome", "ratio": 2}},
@@ -31,46 +27,21 @@ PLANS = {
 }
 
 
-def wilson(right: int, n: int) -> tuple[float, float]:
-    """95 % interval of a share."""
-    z = 1.96
-    p = right / n
-    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return middle - half, middle + half
-
-
 def share(right: int, n: int) -> str:
-    low, high = wilson(right, n)
+    low, high = lib.wilson(right, n)
     return f"{right} = {right / n:.2f} ({low:.2f}-{high:.2f})"
 
 
 def ask(url: str, picture: bytes, question: str, plan: object, key: str | None) -> tuple[str, dict]:
-    image = "data:image/jpeg;base64," + base64.b64encode(picture).decode()
     body = {
         "model": "default",
         "temperature": 0,
         "max_tokens": 24,
-        "messages": [
-            {
-                "role": "user",
-                "content": [
-                    {"type": "image_url", "image_url": {"url": image}},
-                    {"type": "text", "text": question},
-                ],
-            }
-        ],
+        "messages": [{"role": "user", "content": [lib.picture_part(picture), lib.text_part(question)]}],
     }
     if plan is not None:
         body["compression"] = plan
-    headers = {"Content-Type": "application/json"}
-    if key:
-        headers["Authorization"] = "Bearer " + key
-    request = urllib.request.Request(
-        url + "/v1/chat/completions", json.dumps(body).encode(), headers
-    )
-    with urllib.request.urlopen(request, timeout=300) as reply:
-        answer = json.load(reply)
+    answer = lib.post(url + "/v1/chat/completions", body, key)
     return answer["choices"][0]["message"]["content"], answer
 
 

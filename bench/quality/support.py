@@ -15,14 +15,11 @@ standard library.
 import argparse
 import collections
 import concurrent.futures
-import hashlib
 import json
-import math
 import pathlib
-import re
 import sys
-import urllib.request
 
+import lib
 import support_cases
 
 BASE = {"profile": "customer_service", "image": "off", "text": "off"}
@@ -46,10 +43,7 @@ for cut in (4, 6, 8, 10, 12):
 def ask(url, case, plan, max_tokens):
     body = {"model": "default", "temperature": 0, "max_tokens": max_tokens, "logprobs": True,
             "messages": case["messages"], "compression": plan}
-    request = urllib.request.Request(url + "/v1/chat/completions", json.dumps(body).encode(),
-                                     {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=600) as reply:
-        answer = json.load(reply)
+    answer = lib.post(url + "/v1/chat/completions", body)
     choice = answer["choices"][0]
     usage = answer["usage"]["compression"]
     stages = {m: [usage[m]["rows_in"], usage[m]["rows_out"]]
@@ -63,84 +57,24 @@ def ask(url, case, plan, max_tokens):
             "first_token_ms": answer["timings"]["first_token_ms"]}
 
 
-def is_right(case, reply):
-    """The answer stands in the reply, and not as a part of a longer number or word."""
-    want = re.escape(case["answer"].lower())
-    return re.search(rf"(?<![\w.]){want}(?!\w|[.,]\d)", reply["text"].lower()) is not None
-
-
-def is_right_chinese(case, reply):
-    """Chinese has no spaces: only longer numbers are told apart."""
-    return re.search(rf"(?<![\d.]){case['answer']}(?!\d|\.\d)", reply["text"]) is not None
-
-
-def agreement(a, b):
-    """Share of a's tokens that b begins with."""
-    n = 0
-    while n < len(a) and n < len(b) and a[n] == b[n]:
-        n += 1
-    return n / len(a) if a else 1.0
-
-
-def mcnemar(lost, won):
-    """Two-sided exact p that right and wrong flips are equally likely."""
-    n = lost + won
-    tail = sum(math.comb(n, k) for k in range(min(lost, won) + 1)) / 2**n
-    return min(1.0, 2 * tail)
-
-
-def lower_bound(kept, n):
-    """One-sided 95 % Clopper-Pearson bound of kept / n, by bisection."""
-    low, high = 0.0, kept / n if n else 0.0
-    for _ in range(50):
-        p = (low + high) / 2
-        tail = sum(math.comb(n, k) * p**k * (1 - p)**(n - k) for k in range(kept, n + 1))
-        low, high = (p, high) if tail < 0.05 else (low, p)
-    return low
-
-
-class Answers:
-    """What was asked before, by case and plan; new answers are appended to the file."""
-
-    def __init__(self, path):
-        self.path = path
-        self.known = {}
-        if path and path.exists():
-            for line in path.read_text().splitlines():
-                entry = json.loads(line)
-                self.known[entry["key"]] = entry["reply"]
-
-    def get(self, url, case, name, plan, max_tokens):
-        spec = json.dumps([case["id"], case["messages"], plan, max_tokens], sort_keys=True)
-        key = hashlib.sha256(spec.encode()).hexdigest()[:16]
-        if key not in self.known:
-            reply = ask(url, case, plan, max_tokens)
-            self.known[key] = reply
-            if self.path:
-                entry = {"key": key, "case": case["id"], "kind": case["kind"], "plan": name,
-                         "answer": case["answer"], "reply": reply}
-                with self.path.open("a") as f:
-                    f.write(json.dumps(entry, ensure_ascii=False) + "\n")
-        return self.known[key]
-
-
-def progress(what, done, total):
-    if sys.stderr.isatty():
-        print(f"\r{what}: {done}/{total}   ", end="\n" if done == total else "", file=sys.stderr)
+def known_or_asked(answers, url, case, name, plan, max_tokens):
+    key = lib.Answers.key(case["id"], case["messages"], plan, max_tokens)
+    about = {"case": case["id"], "kind": case["kind"], "plan": name, "answer": case["answer"]}
+    return answers.get(key, about, lambda: ask(url, case, plan, max_tokens))
 
 
 def ask_all(a, answers, cases, name):
     """Replies in the order of the cases; as many at a time as there are clients."""
     plan = a.plan[name]
     with concurrent.futures.ThreadPoolExecutor(a.clients) as pool:
-        jobs = [pool.submit(answers.get, a.url, c, name, plan, a.max_tokens) for c in cases]
+        jobs = [pool.submit(known_or_asked, answers, a.url, c, name, plan, a.max_tokens) for c in cases]
         for i, _ in enumerate(concurrent.futures.as_completed(jobs)):
-            progress(name, i + 1, len(jobs))
+            lib.progress(name, i + 1, len(jobs))
         return [j.result() for j in jobs]
 
 
 def right(case, reply):
-    return (is_right_chinese if case["kind"] == "chinese" else is_right)(case, reply)
+    return lib.stands_in(case["answer"], reply["text"])
 
 
 def row_of(name, cases, full, replies):
@@ -157,8 +91,8 @@ def row_of(name, cases, full, replies):
             stages[slot, "out"] += after
     return {
         "plan": name, "right": sum(was), "kept": both, "lost": lost, "won": won,
-        "bound": lower_bound(both, sum(was)), "p": mcnemar(lost, won),
-        "agree": sum(agreement(f["tokens"], r["tokens"]) for f, r in kept) / n,
+        "bound": lib.lower_bound(both, sum(was)), "p": lib.mcnemar(lost, won),
+        "agree": sum(lib.agreement(f["tokens"], r["tokens"]) for f, r in kept) / n,
         "fewer": 1 - sum(r["mean"] for _, r in kept) / max(sum(f["mean"] for f, _ in kept), 1),
         "stages": " ".join(f"{s} {stages[s, 'in'] / n:.0f}>{stages[s, 'out'] / n:.0f}"
                            for s in ("text", "lm") if stages[s, "in"]),
@@ -198,7 +132,7 @@ def main():
     kinds = a.kinds.split(",")
     cases = [support_cases.case(a.seed, i, a.scale) for i in range(a.count)]
     cases = [c for c in cases if c["kind"] in kinds]
-    answers = Answers(a.out)
+    answers = lib.Answers(a.out)
     full = ask_all(a, answers, cases, "off")
     by_kind = collections.Counter(c["kind"] for c in cases)
     good = collections.Counter(c["kind"] for c, r in zip(cases, full) if right(c, r))
