@@ -1,6 +1,7 @@
 #include "cmd/calibrate_report.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 /* ---- words ----------------------------------------------------------------------------- */

@@ -221,7 +221,8 @@ static int check_enough(int n, double target, const char *what, struct err *e)
     if (n >= least) {
         return 0;
     }
-    double can = pow(CALIBRATE_ALPHA, 1.0 / fmax(1, n / HALF_COUNT));
+    int half = n / HALF_COUNT;
+    double can = half > 0 ? pow(CALIBRATE_ALPHA, 1.0 / half) : 0;
     return err_set(
         e, ERR_INVALID,
         "%d %s can promise %.3f at most, and only if all are answered alike; a target of "
