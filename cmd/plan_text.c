@@ -64,7 +64,7 @@ static int set_common(struct plan *p, const struct setting *s, struct err *e)
         p->min_text_rows = (int)v;
     } else {
         return err_reason(e, ERR_INVALID, "invalid_config",
-                          "no setting is called '%s'; there are image.*, text.*, lm.*, "
+                          "no setting is called '%s'; there are image.*, text.*, lm.*, guard.*, "
                           "protect_system, protect_tail and min_text_rows",
                           s->name);
     }
@@ -80,7 +80,7 @@ static int find_modality(const char *slot, struct err *e)
         }
     }
     return err_reason(e, ERR_INVALID, "invalid_config",
-                      "'%s' is no part of a plan; there are image, text and lm", slot);
+                      "'%s' is no part of a plan; there are image, text, lm and guard", slot);
 }
 
 /* Two passes over the settings: `methods` first, because a method resets its options. */
@@ -93,6 +93,12 @@ static int set_one(struct plan *p, const struct setting *s, bool methods, struct
     }
     if (!*s->slot) {
         return set_common(p, s, e);
+    }
+    if (strcmp(s->slot, "guard") == 0) {
+        return as_number(s->value, &number)
+                   ? plan_set_guard(p, s->name, number, e)
+                   : err_reason(e, ERR_TYPE, "invalid_config", "guard.%s: '%s' is no number",
+                                s->name, s->value);
     }
     int slot = find_modality(s->slot, e);
     if (slot < 0) {

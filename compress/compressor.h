@@ -55,6 +55,7 @@ struct compressor_option {
 };
 
 #define COMPRESSOR_MAX_OPTIONS 16 /* of a method and its modifiers together */
+#define COMPRESSOR_MAX_RUNGS   4  /* of a cascade */
 
 /* What is known of a picture besides its rows. Sources are the cells of its grid in raster
  * order: patches, or blocks of patches where the projector takes these together. */

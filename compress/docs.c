@@ -1,6 +1,7 @@
 /* The methods as Markdown, straight from their tables: docs/compression.md holds this
  * text, and a test compares the two, so the page cannot fall behind the code. */
 #include "base/buf.h"
+#include "compress/guard.h"
 #include "compress/modifiers.h"
 
 #include <ctype.h>
@@ -102,5 +103,8 @@ int compressors_print_docs(struct buf *out)
     buf_puts(out,
              "#### modifiers\nOptions that every method for pictures has besides its own.\n\n");
     print_options(out, modifier_options, N_MODIFIERS);
+    buf_puts(out, "#### guard\nOptions of a plan's `guard`, off unless a profile or request "
+                  "switches it on.\n\n");
+    print_options(out, guard_options, N_GUARD_OPTIONS);
     return buf_failed(out) ? -1 : 0;
 }

@@ -88,7 +88,7 @@ void plan_unknown_name(struct err *e, const char *param, const char *what, const
 }
 
 /* Always -1. */
-static int option_error(struct err *e, enum err_code code, enum modality m,
+static int option_error(struct err *e, enum err_code code, const char *slot,
                         const struct compressor_option *o, const char *got)
 {
     char rule[256];
@@ -103,9 +103,25 @@ static int option_error(struct err *e, enum err_code code, enum modality m,
                  o->type == OPTION_INT ? "whole " : "", o->min, o->max,
                  o->auto_ok ? " or \"auto\"" : "");
     }
-    err_reason(e, code, "bad_option_value", "compression.%s.%s is %.64s; it must be %s",
-               modality_name(m), o->name, got, rule);
-    return err_param(e, "compression.%s.%s", modality_name(m), o->name);
+    err_reason(e, code, "bad_option_value", "compression.%s.%s is %.64s; it must be %s", slot,
+               o->name, got, rule);
+    return err_param(e, "compression.%s.%s", slot, o->name);
+}
+
+int plan_check_number(const struct compressor_option *o, const char *slot, double value,
+                      struct err *e)
+{
+    char got[32];
+    snprintf(got, sizeof got, "%.9g", value);
+    if (o->type == OPTION_ENUM || (o->type == OPTION_INT && value != floor(value))) {
+        return option_error(e, ERR_TYPE, slot, o, got);
+    }
+    double max = o->type == OPTION_BOOL ? 1 : o->max;
+    double min = o->type == OPTION_BOOL ? 0 : o->min;
+    if (!(value >= min && value <= max) || (o->type == OPTION_BOOL && value != floor(value))) {
+        return option_error(e, ERR_RANGE, slot, o, got);
+    }
+    return 0;
 }
 
 /* ---- overrides ---------------------------------------------------------------------- */
@@ -200,16 +216,8 @@ int plan_set_number(struct plan *p, enum modality m, const char *option, double 
     if (i < 0) {
         return -1;
     }
-    const struct compressor_option *o = compressor_option(p->step[m].method, i);
-    char got[32];
-    snprintf(got, sizeof got, "%.9g", value);
-    if (o->type == OPTION_ENUM || (o->type == OPTION_INT && value != floor(value))) {
-        return option_error(e, ERR_TYPE, m, o, got);
-    }
-    double max = o->type == OPTION_BOOL ? 1 : o->max;
-    double min = o->type == OPTION_BOOL ? 0 : o->min;
-    if (!(value >= min && value <= max) || (o->type == OPTION_BOOL && value != floor(value))) {
-        return option_error(e, ERR_RANGE, m, o, got);
+    if (plan_check_number(compressor_option(p->step[m].method, i), modality_name(m), value, e)) {
+        return -1;
     }
     store(&p->step[m], i, value);
     return 0;
@@ -247,7 +255,8 @@ int plan_set_text(struct plan *p, enum modality m, const char *option, const cha
     if (!text_value(o, value, &v)) {
         char got[80];
         snprintf(got, sizeof got, "\"%.64s\"", value);
-        return option_error(e, o->type == OPTION_ENUM ? ERR_INVALID : ERR_TYPE, m, o, got);
+        return option_error(e, o->type == OPTION_ENUM ? ERR_INVALID : ERR_TYPE, modality_name(m), o,
+                            got);
     }
     store(&p->step[m], i, v);
     return 0;
@@ -322,6 +331,43 @@ double plan_step_ratio(const struct plan_step *step, int n)
         return n / step->options[rows];
     }
     return ratio >= 0 ? step->options[ratio] : 1;
+}
+
+/* The value of an option by name; `otherwise` for methods that have none of that name. */
+static double option_of(const struct plan_step *step, const char *name, double otherwise)
+{
+    int i = compressor_option_index(step->method, name);
+    return i >= 0 ? step->options[i] : otherwise;
+}
+
+int plan_step_rungs(const struct plan_step *step)
+{
+    return (int)option_of(step, "rungs", 1);
+}
+
+double plan_step_margin(const struct plan_step *step)
+{
+    return plan_step_rungs(step) > 1 ? option_of(step, "margin", 0) : 0;
+}
+
+void plan_step_set_rung(struct plan_step *step, const struct plan_step *planned, int rung)
+{
+    int n = plan_step_rungs(planned);
+    *step = *planned;
+    if (n > 1) {
+        int ratio = compressor_option_index(planned->method, "ratio");
+        double first = planned->options[ratio];
+        double last = fmin(option_of(planned, "last", 1), first);
+        step->rung = rung;
+        step->options[ratio] = first * pow(last / first, (double)rung / (n - 1));
+    }
+}
+
+void plan_make_plain(struct plan *p)
+{
+    for (int m = 0; m < MODALITY_COUNT; m++) {
+        plan_step_init(&p->step[m], (enum modality)m, compressors[0]);
+    }
 }
 
 /* The threshold that merges enough neighbours for `ratio`; NaN when it is not known. */
@@ -451,6 +497,17 @@ static void add_step(struct text *t, const struct plan_step *step, enum modality
     }
 }
 
+static void add_guard(struct text *t, const struct guard *g)
+{
+    add(t, "; guard");
+    for (int i = 0; i < N_GUARD_OPTIONS; i++) {
+        if (g->value[i] >= guard_options[i].min) {
+            add(t, " %s=", guard_options[i].name);
+            add_value(t, &guard_options[i], g->value[i]);
+        }
+    }
+}
+
 static void add_plan(struct text *t, const struct plan *p)
 {
     for (int m = 0; m < MODALITY_COUNT; m++) {
@@ -459,11 +516,15 @@ static void add_plan(struct text *t, const struct plan *p)
             add_step(t, &p->step[m], (enum modality)m);
         }
     }
-    if (t->n == 0) {
+    bool merges = t->n > 0;
+    if (!merges) {
         add(t, "off");
     } else if (!is_off(&p->step[MODALITY_TEXT]) || !is_off(&p->step[MODALITY_LM])) {
         add(t, "; protect_system=%s protect_tail=%d min_text_rows=%d",
             p->protect_system ? "true" : "false", p->protect_tail, p->min_text_rows);
+    }
+    if (merges && p->guard.on) {
+        add_guard(t, &p->guard);
     }
 }
 

@@ -6,6 +6,7 @@
 #include "base/err.h"
 #include "compress/chat.h"
 #include "compress/compressor.h"
+#include "compress/guard.h"
 
 #include <stddef.h>
 
@@ -16,6 +17,7 @@ struct plan_step {
     const struct compressor *method; /* never NULL; &compressor `off` = nothing */
     enum stage stage;
     double options[COMPRESSOR_MAX_OPTIONS]; /* as info.options; NaN = auto */
+    int rung;                /* of a cascade, from 0; options[ratio] is that of the rung */
     const float *thresholds; /* compress_call.thresholds; follow from the model and options */
 };
 
@@ -25,6 +27,7 @@ struct plan {
     bool protect_system; /* system prompt is never merged */
     int protect_tail;    /* rows at the end of the last user message that never merge */
     int min_text_rows;   /* fewer text rows than this: not worth it, skipped */
+    struct guard guard;
 };
 
 #define PLAN_MAX_PROFILES 64 /* built in and of the operator together */
@@ -65,14 +68,23 @@ void plan_image_step(const struct plan *p, enum image_detail detail, int width, 
 bool plan_step_is_adaptive(const struct plan_step *step);
 /* Rows in for each row out that a picture's step of n rows asks for. */
 double plan_step_ratio(const struct plan_step *step, int n);
+/* Rungs of a step that is a cascade, 1 for others; and the step at one of them, made from the
+ * step as it was planned. */
+int plan_step_rungs(const struct plan_step *step);
+void plan_step_set_rung(struct plan_step *step, const struct plan_step *planned, int rung);
+/* The lead that the first token needs on the rungs before the last; 0 without a cascade. */
+double plan_step_margin(const struct plan_step *step);
+/* Nothing is merged; the name of the profile and the guard stay. */
+void plan_make_plain(struct plan *p);
 /* The step for the text of a prompt with n_text_rows rows; a target ratio becomes a
  * threshold through the calibration of this model (NULL: none at hand, skipped). */
 void plan_text_step(const struct plan *p, enum modality m, int n_text_rows,
                     const struct calibration *cal, struct plan_step *out, const char **skipped);
 
 /* "image tome ratio=4 schedule=constant counts=fixed; text cosine threshold=0.85 max_group=4
- * norm=direction; protect_system=true protect_tail=32 min_text_rows=64", or "off": log,
- * report, docs. Options that have no effect are left out. -1 when out is full. */
+ * norm=direction; protect_system=true protect_tail=32 min_text_rows=64; guard margin=0.3 tokens=1
+ * min_ratio=1.1", or "off": log, report, docs. Options that have no effect are left out. -1 when
+ * out is full. */
 int plan_print(const struct plan *p, struct buf *out);
 /* Same plan -> same id, across restarts: goes into cache keys. */
 unsigned long long plan_id(const struct plan *p);

@@ -13,4 +13,9 @@ void plan_step_init(struct plan_step *step, enum modality m, const struct compre
 void plan_unknown_name(struct err *e, const char *param, const char *what, const char *name,
                        const char *const *names);
 
+/* 0 when the option takes the number; "compression.<slot>.<option> is ...; it must be ..."
+ * otherwise. */
+int plan_check_number(const struct compressor_option *o, const char *slot, double value,
+                      struct err *e);
+
 #endif

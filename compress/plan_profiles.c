@@ -126,6 +126,7 @@ static int from_builtin(struct plan *p, const struct builtin *b, struct err *e)
                         .protect_tail = b->protect_tail,
                         .min_text_rows = b->min_text_rows};
     snprintf(made.profile, sizeof made.profile, "%s", b->name);
+    guard_init(&made.guard);
     for (int m = 0; m < MODALITY_COUNT; m++) {
         plan_step_init(&made.step[m], (enum modality)m, compressors[0]);
     }

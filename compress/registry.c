@@ -12,6 +12,7 @@ extern const struct compressor compressor_tome;
 extern const struct compressor compressor_pool;
 extern const struct compressor compressor_prune;
 extern const struct compressor compressor_dedup;
+extern const struct compressor compressor_cascade;
 extern const struct compressor compressor_random;
 extern const struct compressor compressor_stride;
 extern const struct compressor compressor_cosine;
@@ -48,19 +49,13 @@ static const struct compressor compressor_off = {
 };
 
 const struct compressor *const compressors[] = {
-    &compressor_off,
-    &compressor_downscale,
-    &compressor_tome,
-    &compressor_pool,
-    &compressor_prune,
-    &compressor_dedup,
-    &compressor_random,
-    &compressor_stride,
-    &compressor_cosine,
-    &compressor_slerp,
-    &compressor_concept,
-    &compressor_query,
-    NULL,
+    &compressor_off,     &compressor_downscale,
+    &compressor_tome,    &compressor_pool,
+    &compressor_prune,   &compressor_dedup,
+    &compressor_cascade, &compressor_random,
+    &compressor_stride,  &compressor_cosine,
+    &compressor_slerp,   &compressor_concept,
+    &compressor_query,   NULL,
 };
 
 const struct compressor *compressor_find(const char *name)

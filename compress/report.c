@@ -36,6 +36,8 @@ void report_add(struct report *r, enum modality m, const struct plan_step *step,
     if (!s->method || step->method != compressors[0]) {
         s->method = step->method->info.name;
         s->stage = step->stage;
+        s->rung = step->rung;
+        s->n_rungs = plan_step_rungs(step) > 1 ? plan_step_rungs(step) : 0;
     }
     s->rows_in += rows_in;
     s->rows_out += rows_out;

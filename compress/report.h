@@ -12,8 +12,9 @@ struct report_stage {
     enum stage stage;
     int rows_in;
     int rows_out;
-    int dropped; /* original rows that no row stands for any more */
-    double ms;   /* time spent compressing, not computing */
+    int dropped;       /* original rows that no row stands for any more */
+    double ms;         /* time spent compressing, not computing */
+    int rung, n_rungs; /* of a cascade, from 0; n_rungs is 0 without one */
 };
 
 struct report {

@@ -40,6 +40,38 @@ int rows_init(struct rows *r, struct arena *a, int n, int n_embd, enum row_kind 
     return 0;
 }
 
+void rows_assign(struct rows *to, const struct rows *from)
+{
+    size_t n = (size_t)from->n;
+    memcpy(to->x, from->x, n * (size_t)from->n_embd * sizeof *to->x);
+    memcpy(to->mass, from->mass, n * sizeof *to->mass);
+    memcpy(to->position, from->position, n * sizeof *to->position);
+    memcpy(to->owner, from->owner, (size_t)from->n_source * sizeof *to->owner);
+    memcpy(to->kind, from->kind, n);
+    memcpy(to->flags, from->flags, n);
+    if (from->attention) {
+        memcpy(to->attention, from->attention, (size_t)from->n_source * sizeof *to->attention);
+    }
+}
+
+int rows_copy(struct rows *to, const struct rows *from, struct arena *a, struct err *e)
+{
+    struct rows copy;
+    size_t n_source = (size_t)from->n_source;
+    if (rows_init(&copy, a, from->n, from->n_embd, ROW_IMAGE, 0, e)) {
+        return -1;
+    }
+    copy.n_source = from->n_source;
+    copy.owner = arena_alloc(a, n_source, sizeof *copy.owner);
+    copy.attention = from->attention ? arena_alloc(a, n_source, sizeof *copy.attention) : NULL;
+    if (!copy.owner || (from->attention && !copy.attention)) {
+        return err_no_memory(e, n_source * sizeof *copy.owner);
+    }
+    rows_assign(&copy, from);
+    *to = copy;
+    return 0;
+}
+
 /* Room for n new rows without owners. */
 static int new_rows(struct rows *t, const struct rows *like, int n, struct arena *a, struct err *e)
 {

@@ -61,6 +61,10 @@ static inline bool rows_is_text(const struct rows *r, int i)
 int rows_init(struct rows *r, struct arena *a, int n, int n_embd, enum row_kind kind,
               float first_position, struct err *e);
 
+/* The values of rows into memory of the same shape; the same rows in memory of their own. */
+void rows_assign(struct rows *to, const struct rows *from);
+int rows_copy(struct rows *to, const struct rows *from, struct arena *a, struct err *e);
+
 /* Replace the rows by m new ones: map[i] in [0, m) is the new row of old row i
  * (every new row gets at least one). x, mass: mass-weighted mean and sum; a row that is
  * alone in its group keeps its bytes. position: the smallest of the group; kind: of the

@@ -69,15 +69,20 @@ static void leave_prompt_turns(struct engine *en, struct job *j)
     }
 }
 
-void batch_admit(struct engine *en, struct job *j)
+static void begin(struct engine *en, struct job *j)
 {
     j->prompt_turn = fair_hold(&en->prompt_turns, j->scope);
     fair_enter(&en->prompt_turns, j->prompt_turn);
     j->wants_prompt_turn = true;
-    j->admitted_ms = clock_ms();
-    j->result.queue_ms = j->admitted_ms - j->submitted_ms;
     j->state = JOB_ENCODING;
     answer_init(&j->answer, j->gen.stop, j->gen.n_stop);
+}
+
+void batch_admit(struct engine *en, struct job *j)
+{
+    j->admitted_ms = clock_ms();
+    j->result.queue_ms = j->admitted_ms - j->submitted_ms;
+    begin(en, j);
     /* A lost STARTED event costs a ping, not the request. */
     (void)job_push(j, JOB_EVENT_STARTED, 0, "", 0, NULL, 0, JOB_FINISH_NONE);
     log_event(LOG_DEBUG, "job_start", log_str("id", j->id),
@@ -160,14 +165,15 @@ static void fill_result(struct engine *en, struct job *j)
         layer_rows += (double)j->prompt_group_rows[g] * group->n_layer;
         r->kv_bytes_saved += (size_t)(saved > 0 ? saved : 0) * (size_t)group->n_layer * row_bytes;
     }
-    r->report.mean_rows_per_layer = layer_rows / s.n_layer;
+    r->report.compressed_rows = r->prompt_rows > 0 ? r->prompt_rows : r->report.compressed_rows;
+    r->report.mean_rows_per_layer = (j->attempt.layer_rows + layer_rows) / s.n_layer;
     r->kv_bytes = kv_used_bytes(&j->kv);
     r->peak_bytes = j->arena.peak_bytes + kv_bytes(&j->kv) + en->scratch.peak_bytes;
 }
 
-void batch_finish(struct engine *en, struct job *j, const struct err *error)
+/* What the engine thread holds for a job. */
+static void let_go(struct engine *en, struct job *j)
 {
-    fill_result(en, j);
     leave_prompt_turns(en, j);
     if (j->has_kv) {
         kv_clear(&j->kv);
@@ -176,6 +182,33 @@ void batch_finish(struct engine *en, struct job *j, const struct err *error)
     sampler_free(j->sampler);
     j->sampler = NULL;
     answer_free(&j->answer);
+}
+
+void batch_restart(struct engine *en, struct job *j)
+{
+    let_go(en, j);
+    j->pieces = NULL;
+    j->chunks = NULL;
+    j->n_pieces = j->n_chunks = j->max_chunks = 0;
+    j->chooser = NULL;
+    j->leaves_nothing = false;
+    j->first_block = 0;
+    j->n_rows_found = j->n_rows_done = j->n_chunk_rows = 0;
+    j->logits = j->first_logits = NULL;
+    j->lookup = (struct lookup){.n = 0};
+    j->n_generated = 0;
+    j->first_token_at_ms = 0;
+    begin(en, j);
+}
+
+void batch_finish(struct engine *en, struct job *j, const struct err *error)
+{
+    attempt_close(j, NULL);
+    if (!error) {
+        attempt_count(en, j);
+    }
+    fill_result(en, j);
+    let_go(en, j);
 
     pthread_mutex_lock(&en->lock);
     queue_job_ended(en, j);
@@ -232,6 +265,7 @@ static int take_token(struct engine *en, struct job *j, const float *logits, boo
 
 static int next_choice(struct engine *en, struct job *j, enum job_finish finish, struct err *e)
 {
+    attempt_accept(j);
     if (job_push(j, JOB_EVENT_DONE, j->choice, "", 0, NULL, 0, finish)) {
         return err_no_memory(e, sizeof(struct job_event));
     }
@@ -269,6 +303,9 @@ static int take_token(struct engine *en, struct job *j, const float *logits, boo
                       struct err *e)
 {
     *goes_on = false;
+    if (attempt_look(en, j, logits)) {
+        return 0;
+    }
     token_id id = sampler_sample(j->sampler, logits);
     sampler_accept(j->sampler, id);
     lookup_add(&j->lookup, id);
@@ -338,9 +375,9 @@ int batch_prompt_went(struct engine *en, struct job *j, int n_rows, double ms, s
     leave_prompt_turns(en, j);
     kv_trim(&j->kv);
     prefix_keep(en, j);
-    j->result.prompt_rows = j->result.report.compressed_rows;
-    j->result.looked_up_rows = job_uses_prefix_cache(j) ? j->sequence.n : 0;
-    j->result.cached_rows = j->n_rows_found;
+    j->result.prompt_rows += j->result.report.compressed_rows;
+    j->result.looked_up_rows += job_uses_prefix_cache(j) ? j->sequence.n : 0;
+    j->result.cached_rows += j->n_rows_found;
     j->kv.n_positions = j->sequence.n_source;
     for (int g = 0; g < j->kv.n_groups; g++) {
         j->prompt_group_rows[g] = j->kv.group[g].n;

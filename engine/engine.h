@@ -223,8 +223,20 @@ struct job_preview {
     size_t kv_bytes;   /* keys and values of the prompt */
 };
 
+/* A prompt may be run more than once: a cascade climbs, the guard doubts (compress/guard.h). */
+#define JOB_MAX_ATTEMPTS (COMPRESSOR_MAX_RUNGS + 1)
+struct job_attempt {
+    int rows;    /* of the prompt that entered the decoder */
+    int rung;    /* of the cascade, from 0 */
+    bool plain;  /* nothing was merged */
+    bool looked; /* margin and entropy (guard.h) were looked at: the worst of the tokens */
+    double margin, entropy;
+    const char *doubt; /* static word: why its answer was not sent; NULL: it was */
+};
+
 struct job_result {
-    int prompt_rows; /* rows really run: usage.prompt_tokens */
+    int prompt_rows;                  /* rows really run, of all attempts: usage.prompt_tokens */
+    int rerun_rows, rerun_image_rows; /* of these, in attempts whose answer was not sent */
     int text_rows, image_rows;
     int looked_up_rows; /* in the prefix cache: prompt_rows, or 0 when it was not asked */
     int cached_rows;    /* of those, found: their keys and values were there */
@@ -237,7 +249,12 @@ struct job_result {
     size_t kv_bytes;       /* stored by this request at its end */
     size_t kv_bytes_saved; /* against the same request uncompressed */
     size_t peak_bytes;     /* memory of this request: KV, activations, pictures */
-    struct report report;
+    struct report report;  /* of the attempt whose answer was sent, but compressed_rows and
+                              mean_rows_per_layer are of all */
+    struct job_attempt attempts[JOB_MAX_ATTEMPTS];
+    int n_attempts;
+    double cascade_ratio; /* rows of pictures in full for each row that cascades of this engine have
+                             run so far, all rungs counted; 0: this request had none */
     const struct picture_overlay *overlays; /* [n_overlays] when asked for, until job_free */
     int n_overlays;
     const struct job_preview *preview; /* of JOB_PREVIEW, until job_free */

@@ -48,8 +48,14 @@ struct prompt_run {
 };
 
 struct prompt_image {
-    float *pixels;    /* preprocessed, at the size that is encoded */
-    float *whole;     /* the same at full size; NULL: it was not needed */
+    struct plan_step planned; /* `step` is what the attempt under way does */
+    float *pixels;            /* preprocessed, at the size that is encoded */
+    float *whole;             /* the same at full size; NULL: it is not needed */
+    float *small;             /* the same at small_side patches a side; NULL: not planned */
+    int small_side;
+    uint8_t plain_key[IMAGE_KEY_BYTES]; /* of its rows at full size, when a cache may be used */
+    struct rows full; /* the rows behind the tower, before any merge, when another attempt may
+                         follow; n == 0: not known yet */
     uint8_t *protect; /* [rows of the grid] cells that must not merge, or NULL */
     int n_protected;
     uint64_t *digest;             /* [rows of the grid], for methods that compare cells */
@@ -79,6 +85,19 @@ struct prompt {
     int rows_bound; /* at most so many rows enter the decoder */
 };
 
+/* attempt.c: how often this prompt is run. */
+struct attempt {
+    int rung, n_rungs; /* of a cascade; 0 of 1 without */
+    bool plain;        /* nothing is merged */
+    bool looked;       /* the answer's first tokens are judged, and `seen` says how they were: */
+    struct guard_signal seen; /* the least margin, the most entropy */
+    struct report prepared;   /* what job_prepare said: every attempt begins with it */
+    struct arena_mark begin;  /* of job.arena: what lies behind it belongs to the attempt */
+    struct arena kept;        /* what the next attempt needs of this one */
+    double layer_rows;        /* rows times layers of the attempts before */
+    int n_discarded;          /* tokens of theirs that nobody saw */
+};
+
 /* Choosing: the lower blocks run on all of the prompt, before some of its rows go on. Seen:
  * a preview has all that it is for. */
 enum job_state { JOB_ENCODING, JOB_CHOOSING, JOB_PREFILL, JOB_DECODE, JOB_SEEN };
@@ -92,6 +111,7 @@ struct job {
     char id[64];
     struct arena arena;
     struct prompt prompt;
+    struct plan asked; /* by the request; `plan` is what the attempt under way does */
     struct plan plan;
     enum job_purpose purpose;
     bool overlay;                     /* pictures of the groups are wanted */
@@ -107,6 +127,7 @@ struct job {
     int n_charged; /* tokens of the answer that the key was charged for */
 
     /* engine thread only, from admission to finish */
+    struct attempt attempt;
     enum job_state state;
     struct kv_cache kv;
     bool has_kv;
@@ -115,6 +136,7 @@ struct job {
     struct prefix_chunk *chunks; /* [n_chunks] done: found or run */
     int n_chunks, max_chunks;
     struct report chunk_report; /* of the lm slot, in the pass under way */
+    const char *text_skipped;   /* why its text stays as it is although the plan merges it */
     bool leaves_nothing;        /* a stage had no memory: another time the rows would differ */
     struct rows sequence;       /* the prompt as the decoder gets it */
     int n_rows_found;           /* rows of `sequence` that the prefix cache had */
@@ -143,7 +165,9 @@ struct job {
     pthread_mutex_t lock;
     pthread_cond_t arrived;
     struct event_node *events_head, *events_tail;
-    bool ended; /* END or ERROR was pushed */
+    struct event_node *held_head, *held_tail; /* engine thread: not in the list yet */
+    bool holds;                               /* engine thread: events go there */
+    bool ended;                               /* END or ERROR was pushed */
     struct job_result result;
     struct err error;
 
@@ -166,15 +190,16 @@ struct engine {
     struct compute compute;
     struct calibration calibration;
     struct lookup_heads heads;
-    struct arena scratch;              /* engine thread only: one pass */
-    struct image_cache *image_cache;   /* engine thread only; NULL = none */
-    struct kv_pool kv_pool;            /* engine thread only */
-    struct prefix_cache *prefix_cache; /* the same; NULL = none */
-    struct fair prompt_turns;          /* the same: of jobs before their first token */
-    struct pace pace;                  /* the same */
-    struct pace first_pass;            /* the one of engine_open: until there are others */
-    double tower_ms_per_row;           /* engine thread only; 0: nothing was encoded yet */
-    struct engine_passes passes;       /* the same; stats have a copy */
+    struct arena scratch;                     /* engine thread only: one pass */
+    struct image_cache *image_cache;          /* engine thread only; NULL = none */
+    struct kv_pool kv_pool;                   /* engine thread only */
+    struct prefix_cache *prefix_cache;        /* the same; NULL = none */
+    struct fair prompt_turns;                 /* the same: of jobs before their first token */
+    struct pace pace;                         /* the same */
+    struct pace first_pass;                   /* the one of engine_open: until there are others */
+    double tower_ms_per_row;                  /* engine thread only; 0: nothing was encoded yet */
+    double cascade_rows_in, cascade_rows_out; /* the same: of cascades that answered */
+    struct engine_passes passes;              /* the same; stats have a copy */
 
     pthread_t worker;
     bool worker_started;
@@ -201,6 +226,9 @@ void job_unref(struct job *j);
 int job_push(struct job *j, enum job_event_type type, int choice, const char *text, size_t len,
              const struct token_info *tokens, int n_tokens, enum job_finish finish);
 void job_push_progress(struct job *j, int done, int total);
+/* Events that job_push held back (job.holds): into the list, or away. */
+void job_release_held(struct job *j);
+void job_drop_held(struct job *j);
 /* The last event: END with the result, or ERROR. Never fails (uses a reserved node). */
 void job_push_end(struct job *j, const struct err *error);
 
@@ -277,10 +305,27 @@ int preview_begin(struct engine *en, struct job *j, struct err *e);
 /* The next chunk through the lower blocks; JOB_SEEN after the last one. */
 int preview_step(struct engine *en, struct job *j, struct err *e);
 
+/* attempt.c. At the end of job_prepare, and when the job goes: */
+void attempt_prepare(struct job *j);
+void attempt_clear(struct job *j);
+/* Whether the prompt may be run once more after this attempt. */
+bool attempt_may_follow(const struct job *j);
+/* Engine thread, before a token is chosen from these logits. True: the answer is in doubt and
+ * the prompt begins from its pictures again, with more rows; the job is then JOB_ENCODING. */
+bool attempt_look(struct engine *en, struct job *j, const float *logits);
+/* The answer goes out as it is: what was held back is sent. */
+void attempt_accept(struct job *j);
+/* The attempt is over; `doubt` says why its answer was not sent, or is NULL. */
+void attempt_close(struct job *j, const char *doubt);
+/* The request was answered: what cascades cost so far. */
+void attempt_count(struct engine *en, struct job *j);
+
 /* picture.c: one picture. Cells of the grid along a side. */
 int picture_side(const struct vision_info *v);
-/* At most so many of n_rows rows are left by the plan. */
-int picture_bound(const struct prompt_image *im, int n_rows);
+/* At most so many of n_rows rows are left by the step. */
+int picture_bound(const struct prompt_image *im, const struct plan_step *step, int n_rows);
+/* What the attempt does with picture `index`: step, size, keys. */
+void picture_begin(struct job *j, int index);
 /* Its rows depend on the pictures before it. */
 bool picture_looks_back(const struct plan_step *step);
 /* Caller's thread: protected cells, size, pixels, keys of picture `index`. */
@@ -326,6 +371,8 @@ void step_run(struct engine *en);
 
 /* batch.c, engine thread. A job leaves the queue: its clock and its answer start. */
 void batch_admit(struct engine *en, struct job *j);
+/* Everything of the engine thread's back, but the job stays: its prompt is run from the start. */
+void batch_restart(struct engine *en, struct job *j);
 /* Pictures up to one that had to be encoded (*encoded), or the change from pictures to rows:
  * the state is then JOB_PREFILL. -1: the job failed. */
 int batch_advance_encoding(struct engine *en, struct job *j, bool *encoded, struct err *e);

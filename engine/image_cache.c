@@ -159,20 +159,6 @@ size_t image_cache_bytes(const struct image_cache *c)
 
 /* ---- rows in and out -------------------------------------------------------------------- */
 
-static void copy_rows(struct rows *to, const struct rows *from)
-{
-    size_t n = (size_t)from->n;
-    memcpy(to->x, from->x, n * (size_t)from->n_embd * sizeof *to->x);
-    memcpy(to->mass, from->mass, n * sizeof *to->mass);
-    memcpy(to->position, from->position, n * sizeof *to->position);
-    memcpy(to->owner, from->owner, (size_t)from->n_source * sizeof *to->owner);
-    memcpy(to->kind, from->kind, n);
-    memcpy(to->flags, from->flags, n);
-    if (from->attention) {
-        memcpy(to->attention, from->attention, (size_t)from->n_source * sizeof *to->attention);
-    }
-}
-
 int image_cache_get(struct image_cache *c, const uint8_t key[IMAGE_KEY_BYTES], struct arena *a,
                     struct rows *rows, struct report *report, struct err *e)
 {
@@ -180,24 +166,14 @@ int image_cache_get(struct image_cache *c, const uint8_t key[IMAGE_KEY_BYTES], s
     if (!n) {
         return 0;
     }
-    struct rows copy;
-    if (rows_init(&copy, a, n->rows.n, n->rows.n_embd, ROW_IMAGE, 0, e)) {
+    if (rows_copy(rows, &n->rows, a, e)) {
         return -1;
     }
-    copy.n_source = n->rows.n_source;
-    copy.owner = arena_alloc(a, (size_t)copy.n_source, sizeof *copy.owner);
-    copy.attention =
-        n->rows.attention ? arena_alloc(a, (size_t)copy.n_source, sizeof *copy.attention) : NULL;
-    if (!copy.owner || (n->rows.attention && !copy.attention)) {
-        return err_no_memory(e, (size_t)copy.n_source * sizeof *copy.owner);
-    }
-    copy_rows(&copy, &n->rows);
     for (int i = 0; i < n->n_skipped; i++) {
         report_skip(report, n->skipped[i].stage, n->skipped[i].reason);
     }
     report->mean_rows_per_layer = n->mean_rows;
     lru_touch(&c->used, &n->use);
-    *rows = copy;
     return 1;
 }
 
@@ -241,7 +217,7 @@ static struct entry *entry_new(const struct rows *r, size_t bytes)
     n->rows.attention = r->attention ? attention : NULL;
     n->rows.kind = (uint8_t *)(attention + r->n_source);
     n->rows.flags = n->rows.kind + r->n;
-    copy_rows(&n->rows, r);
+    rows_assign(&n->rows, r);
     return n;
 }
 

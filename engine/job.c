@@ -46,6 +46,7 @@ struct job *job_new(struct engine *en, struct err *e)
     j->engine = en;
     atomic_init(&j->n_refs, 1);
     arena_init(&j->arena, JOB_ARENA_BYTES);
+    arena_init(&j->attempt.kept, JOB_ARENA_BYTES);
     pthread_condattr_t attr;
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -67,6 +68,8 @@ void job_unref(struct job *j)
         event_free(n);
     }
     event_free(j->current);
+    job_drop_held(j);
+    attempt_clear(j);
     arena_clear(&j->arena);
     pthread_cond_destroy(&j->arrived);
     pthread_mutex_destroy(&j->notify_lock);
@@ -83,15 +86,16 @@ static void wake_caller(struct job *j)
     pthread_mutex_unlock(&j->notify_lock);
 }
 
-static void append(struct job *j, struct event_node *n)
+/* A chain of events. */
+static void append(struct job *j, struct event_node *first, struct event_node *last)
 {
     pthread_mutex_lock(&j->lock);
     if (j->events_tail) {
-        j->events_tail->next = n;
+        j->events_tail->next = first;
     } else {
-        j->events_head = n;
+        j->events_head = first;
     }
-    j->events_tail = n;
+    j->events_tail = last;
     pthread_cond_broadcast(&j->arrived);
     pthread_mutex_unlock(&j->lock);
     wake_caller(j);
@@ -122,8 +126,33 @@ int job_push(struct job *j, enum job_event_type type, int choice, const char *te
     }
     n->event.text = n->text ? n->text : "";
     n->event.tokens = n->tokens;
-    append(j, n);
+    if (j->holds) {
+        *(j->held_tail ? &j->held_tail->next : &j->held_head) = n;
+        j->held_tail = n;
+    } else {
+        append(j, n, n);
+    }
     return 0;
+}
+
+void job_release_held(struct job *j)
+{
+    j->holds = false;
+    if (j->held_head) {
+        append(j, j->held_head, j->held_tail);
+        j->held_head = j->held_tail = NULL;
+    }
+}
+
+void job_drop_held(struct job *j)
+{
+    j->holds = false;
+    while (j->held_head) {
+        struct event_node *n = j->held_head;
+        j->held_head = n->next;
+        event_free(n);
+    }
+    j->held_tail = NULL;
 }
 
 void job_push_progress(struct job *j, int done, int total)
@@ -132,7 +161,7 @@ void job_push_progress(struct job *j, int done, int total)
     if (n) { /* progress is a courtesy: without memory there is none */
         n->event = (struct job_event){
             .type = JOB_EVENT_PROGRESS, .text = "", .prompt_done = done, .prompt_total = total};
-        append(j, n);
+        append(j, n, n);
     }
 }
 

@@ -15,9 +15,9 @@ int picture_side(const struct vision_info *v)
     return (int)lround(sqrt((double)v->n_rows));
 }
 
-int picture_bound(const struct prompt_image *im, int n_rows)
+int picture_bound(const struct prompt_image *im, const struct plan_step *step, int n_rows)
 {
-    int left = im->step.method->ops.predict(im->step.options, n_rows);
+    int left = step->method->ops.predict(step->options, n_rows);
     left = left < 0 ? n_rows : left + im->n_protected;
     return left < n_rows ? left : n_rows;
 }
@@ -103,28 +103,60 @@ static int choose_size(struct job *j, struct prompt_image *im, struct err *e)
         return -1;
     }
     int small = (int)lround(sqrt((double)im->grid.n));
-    im->n_side = im->grid.n < side * side ? small : 0;
+    im->small_side = im->grid.n < side * side ? small : 0;
     return 0;
 }
 
 /* ---- keys ----------------------------------------------------------------------------- */
 
-static void make_keys(const struct job *j, struct prompt_image *im, const struct image *picture,
+static void make_keys(const struct job *j, struct prompt_image *im,
                       const struct prompt_image *before)
 {
     const struct vision_info *v = vision_info(j->engine->vision);
     bool early = step_in_tower(&im->step);
-    image_cache_key(j->scope, sizeof j->scope, picture, v, early ? &im->step : NULL, im->key);
-    if (early && im->n_protected > 0) {
+    bool protects = im->n_protected > 0 && im->step.method != compressors[0];
+    memcpy(im->key, im->plain_key, sizeof im->key);
+    if (early) {
+        image_rows_key(im->plain_key, &im->step, im->key);
+        image_key_add(im->key, "in tower", NULL, 0);
+    }
+    if (early && protects) {
         image_key_add(im->key, "protected", im->protect, (size_t)v->n_rows);
     }
     image_rows_key(im->key, &im->step, im->info.key);
-    if (im->n_protected > 0) {
+    if (protects) {
         image_key_add(im->info.key, "protected", im->protect, (size_t)v->n_rows);
     }
     if (before && picture_looks_back(&im->step)) {
         image_key_add(im->info.key, "before", before->info.key, sizeof before->info.key);
     }
+}
+
+void picture_begin(struct job *j, int index)
+{
+    struct prompt_image *im = &j->prompt.images[index];
+    if (j->attempt.plain) {
+        im->step = j->plan.step[MODALITY_IMAGE];
+    } else {
+        plan_step_set_rung(&im->step, &im->planned, j->attempt.rung);
+    }
+    bool small = im->small_side > 0 && !j->attempt.plain;
+    im->pixels = small ? im->small : im->whole;
+    im->n_side = small ? im->small_side : 0;
+    im->in_prefix = im->looked_up = im->has_rows = false;
+    im->rows = (struct rows){.n = 0};
+    im->info = (struct prefix_picture){.n_rows = 0};
+    if (job_uses_image_cache(j) || job_uses_prefix_cache(j)) {
+        make_keys(j, im, index > 0 ? im - 1 : NULL);
+    }
+}
+
+/* A gain that is too small is not worth a doubt. */
+static bool gains_little(const struct job *j, const struct prompt_image *im)
+{
+    int n = vision_info(j->engine->vision)->n_rows;
+    return im->step.method != compressors[0] && j->plan.guard.on &&
+           picture_bound(im, &im->step, n) * j->plan.guard.value[GUARD_MIN_RATIO] > n;
 }
 
 int picture_prepare(struct job *j, int index, const struct image *picture,
@@ -133,29 +165,35 @@ int picture_prepare(struct job *j, int index, const struct image *picture,
     struct prompt_image *im = &j->prompt.images[index];
     const struct vision *v = j->engine->vision;
     bool acts = im->step.method != compressors[0];
-    bool whole = !acts || im->step.stage != STAGE_PIXELS || wants_print(&im->step) || j->overlay;
-    if (whole && vision_preprocess(v, picture, 0, &j->arena, &im->pixels, e)) {
+    bool whole = !acts || im->step.stage != STAGE_PIXELS || wants_print(&im->step) || j->overlay ||
+                 j->plan.guard.on;
+    if (whole && vision_preprocess(v, picture, 0, &j->arena, &im->whole, e)) {
         return -1;
     }
-    im->whole = im->pixels;
-    if (acts && im->pixels &&
+    if (acts && im->whole &&
         (part->n_regions > 0 || wants_print(&im->step) || im->step.method->info.looks_back) &&
-        study_cells(j, im, picture, part, im->pixels, e)) {
+        study_cells(j, im, picture, part, im->whole, e)) {
         return -1;
     }
-    if (acts && !im->pixels && part->n_regions > 0) {
+    if (acts && !im->whole && part->n_regions > 0) {
         leave_alone(j, im, "protected_area");
+    }
+    if (gains_little(j, im)) {
+        leave_alone(j, im, "too_little_gain");
     }
     if (choose_size(j, im, e)) {
         return -1;
     }
-    if ((im->n_side > 0 || !im->pixels) &&
-        vision_preprocess(v, picture, im->n_side, &j->arena, &im->pixels, e)) {
+    if (im->small_side > 0
+            ? vision_preprocess(v, picture, im->small_side, &j->arena, &im->small, e)
+            : !im->whole && vision_preprocess(v, picture, 0, &j->arena, &im->whole, e)) {
         return -1;
     }
     if (job_uses_image_cache(j) || job_uses_prefix_cache(j)) {
-        make_keys(j, im, picture, index > 0 ? im - 1 : NULL);
+        image_cache_key(j->scope, sizeof j->scope, picture, vision_info(v), NULL, im->plain_key);
     }
+    im->planned = im->step;
+    picture_begin(j, index);
     return 0;
 }
 

@@ -91,6 +91,10 @@ static int find_rows(struct engine *en, struct job *j, struct prompt_image *im, 
     if (plan_step_is_adaptive(&im->step) && measure(en, j, im, e)) {
         return -1;
     }
+    if (im->full.n > 0 && !step_in_tower(&im->step)) {
+        im->has_rows = rows_copy(&im->rows, &im->full, &j->arena, e) == 0;
+        return im->has_rows ? 1 : -1;
+    }
     if (!job_uses_image_cache(j)) {
         return 0;
     }
@@ -290,6 +294,15 @@ static void report_picture(struct job *j, const struct prompt_image *im, int n_b
     j->result.compress_ms += ms;
 }
 
+/* What the tower made, for an attempt with more of it. */
+static int keep_full(struct job *j, struct prompt_image *im, struct err *e)
+{
+    if (!im->has_rows || im->full.n > 0 || step_in_tower(&im->step) || !attempt_may_follow(j)) {
+        return 0;
+    }
+    return rows_copy(&im->full, &im->rows, &j->attempt.kept, e);
+}
+
 /* Everything that merges behind the tower, and what the rows before it were. */
 static int shrink(struct engine *en, struct prompt_image *im, const struct picture_facts *facts,
                   struct err *e)
@@ -318,7 +331,7 @@ static int finish_picture(struct engine *en, struct job *j, struct prompt_image 
                           const struct picture_facts *facts, struct err *e)
 {
     const struct vision_info *v = vision_info(en->vision);
-    if (im->has_rows && shrink(en, im, facts, e)) {
+    if (keep_full(j, im, e) || (im->has_rows && shrink(en, im, facts, e))) {
         return -1;
     }
     if (im->in_prefix) {

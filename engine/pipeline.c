@@ -38,17 +38,37 @@ static int text_rows(struct engine *en, struct job *j, const struct prompt_run *
     return rc;
 }
 
+static int all_text(struct engine *en, struct job *j, const struct plan_step *step, int *rows_out,
+                    struct err *e)
+{
+    *rows_out = 0;
+    for (int r = 0; r < j->prompt.n_runs; r++) {
+        struct prompt_run *run = &j->prompt.runs[r];
+        if (run->kind == ROW_TEXT && text_rows(en, j, run, step, &run->rows, e)) {
+            return -1;
+        }
+        *rows_out += run->kind == ROW_TEXT ? run->rows.n : 0;
+    }
+    return 0;
+}
+
 int pipeline_text(struct engine *en, struct job *j, struct err *e)
 {
     struct plan_step step;
-    plan_text_step(&j->plan, MODALITY_TEXT, j->prompt.text_rows, &en->calibration, &step, NULL);
-    for (int r = 0; r < j->prompt.n_runs; r++) {
-        struct prompt_run *run = &j->prompt.runs[r];
-        if (run->kind == ROW_TEXT && text_rows(en, j, run, &step, &run->rows, e)) {
-            return -1;
-        }
+    const struct guard *g = &j->plan.guard;
+    int n = j->prompt.text_rows;
+    int left;
+    plan_text_step(&j->plan, MODALITY_TEXT, n, &en->calibration, &step, NULL);
+    j->text_skipped = NULL;
+    if (all_text(en, j, &step, &left, e)) {
+        return -1;
     }
-    return 0;
+    if (!g->on || left == n || left * g->value[GUARD_MIN_RATIO] <= n) {
+        return 0;
+    }
+    j->text_skipped = "too_little_gain";
+    step.method = compressors[0];
+    return all_text(en, j, &step, &left, e);
 }
 
 /* ---- one sequence ----------------------------------------------------------------- */
@@ -106,6 +126,7 @@ static void sequence_skip(struct rows *seq, const struct prefix_picture *p)
 static void report_text(struct job *j, const struct plan_step *step, const char *skipped,
                         int rows_out)
 {
+    skipped = skipped ? skipped : j->text_skipped;
     if (skipped) {
         report_skip(&j->result.report, step->stage, skipped);
     } else if (step->method != compressors[0] && rows_out == j->prompt.text_rows) {

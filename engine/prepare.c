@@ -359,7 +359,8 @@ static void bound_rows(struct job *j)
     struct prompt *p = &j->prompt;
     p->rows_bound = 0;
     for (int i = 0; i < p->n_images; i++) {
-        p->rows_bound += picture_bound(&p->images[i], vision_info(j->engine->vision)->n_rows);
+        const struct prompt_image *im = &p->images[i];
+        p->rows_bound += picture_bound(im, &im->step, vision_info(j->engine->vision)->n_rows);
     }
 }
 
@@ -502,7 +503,7 @@ struct job *job_prepare(struct engine *en, const struct engine_request *r, struc
         return NULL;
     }
     snprintf(j->id, sizeof j->id, "%s", r->id ? r->id : "");
-    j->plan = r->plan;
+    j->plan = j->asked = r->plan;
     j->purpose = r->purpose;
     j->overlay = r->overlay;
     memcpy(j->scope, r->scope, sizeof j->scope);
@@ -524,5 +525,6 @@ struct job *job_prepare(struct engine *en, const struct engine_request *r, struc
     j->result.text_rows = j->prompt.text_rows;
     j->result.image_rows = j->prompt.image_rows;
     j->result.report.original_rows = j->prompt.text_rows + j->prompt.image_rows;
+    attempt_prepare(j);
     return j;
 }

@@ -83,7 +83,7 @@ struct job *queue_take(struct engine *en)
 /* What the answer got since the last time. */
 static void charge(struct engine *en, struct job *j)
 {
-    int n = j->result.completion_tokens - j->n_charged;
+    int n = j->result.completion_tokens + j->attempt.n_discarded - j->n_charged;
     fair_charge(&en->turns, j->turn, FAIR_ANSWER_TOKEN * n);
     j->n_charged += n;
 }

@@ -55,6 +55,34 @@ static int set_modality(struct plan *p, enum modality m, const cJSON *v, struct 
     return 0;
 }
 
+/* true, false, or an object, which switches it on unless it says otherwise. */
+static int set_guard(struct plan *p, const cJSON *v, struct err *e)
+{
+    if (cJSON_IsBool(v)) {
+        return plan_set_guard(p, "on", cJSON_IsTrue(v), e);
+    }
+    if (!cJSON_IsObject(v)) {
+        return json_wrong_type(v, "compression.guard", "an object, true or false", e);
+    }
+    p->guard.on = true;
+    for (const cJSON *o = v->child; o; o = o->next) {
+        char at[96];
+        snprintf(at, sizeof at, "compression.guard.%.40s", o->string);
+        bool is_switch = strcmp(o->string, "on") == 0;
+        if (cJSON_IsNull(o)) {
+            continue;
+        }
+        if (is_switch ? !cJSON_IsBool(o) : !cJSON_IsNumber(o)) {
+            return json_wrong_type(o, at, is_switch ? "true or false" : "a number", e);
+        }
+        if (!is_switch && plan_set_guard(p, o->string, o->valuedouble, e)) {
+            return -1;
+        }
+    }
+    const cJSON *on = json_member(v, "on");
+    return on ? plan_set_guard(p, "on", cJSON_IsTrue(on), e) : 0;
+}
+
 static int set_member(struct plan *p, const cJSON *v, struct err *e)
 {
     for (int m = 0; m < MODALITY_COUNT; m++) {
@@ -62,10 +90,11 @@ static int set_member(struct plan *p, const cJSON *v, struct err *e)
             return set_modality(p, (enum modality)m, v, e);
         }
     }
-    bool planned = strcmp(v->string, "guard") == 0;
-    err_reason(e, planned ? ERR_UNSUPPORTED : ERR_INVALID,
-               planned ? "unsupported_parameter" : "unknown_parameter",
-               "'compression' takes profile, image, text and lm, not '%.40s'", v->string);
+    if (strcmp(v->string, "guard") == 0) {
+        return set_guard(p, v, e);
+    }
+    err_reason(e, ERR_INVALID, "unknown_parameter",
+               "'compression' takes profile, image, text, lm and guard, not '%.40s'", v->string);
     return err_param(e, "compression.%.40s", v->string);
 }
 

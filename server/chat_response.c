@@ -89,6 +89,47 @@ void render_modality(struct json_writer *w, const struct report *r, enum modalit
     if (s->dropped > 0) {
         member_int(w, "dropped", s->dropped);
     }
+    if (s->n_rungs > 0) {
+        member_int(w, "rung", s->rung);
+        member_int(w, "rungs", s->n_rungs);
+    }
+    json_end_object(w);
+}
+
+static void render_attempt(struct json_writer *w, const struct job_attempt *a)
+{
+    json_begin_object(w);
+    member_int(w, "rows", a->rows);
+    member_int(w, "rung", a->rung);
+    json_key(w, "plain");
+    json_bool(w, a->plain);
+    json_key(w, "margin");
+    a->looked ? json_number(w, a->margin, 4) : json_null(w);
+    json_key(w, "entropy");
+    a->looked ? json_number(w, a->entropy, 4) : json_null(w);
+    json_key(w, "doubt");
+    json_string(w, a->doubt);
+    json_end_object(w);
+}
+
+/* Only where an answer was judged. */
+static void render_guard(struct json_writer *w, const struct job_result *r)
+{
+    if (r->n_attempts == 0 || !r->attempts[0].looked) {
+        return;
+    }
+    json_key(w, "guard");
+    json_begin_object(w);
+    member_int(w, "redone", r->n_attempts - 1);
+    if (r->cascade_ratio > 0) {
+        member_number(w, "expected_ratio", r->cascade_ratio, 4);
+    }
+    json_key(w, "attempts");
+    json_begin_array(w);
+    for (int i = 0; i < r->n_attempts; i++) {
+        render_attempt(w, &r->attempts[i]);
+    }
+    json_end_array(w);
     json_end_object(w);
 }
 
@@ -107,8 +148,9 @@ void render_skipped(struct json_writer *w, const struct report *r)
     json_end_array(w);
 }
 
-static void render_compression(struct json_writer *w, const struct report *r)
+static void render_compression(struct json_writer *w, const struct job_result *result)
 {
+    const struct report *r = &result->report;
     json_key(w, "compression");
     json_begin_object(w);
     member_int(w, "original_tokens", r->original_rows);
@@ -120,6 +162,7 @@ static void render_compression(struct json_writer *w, const struct report *r)
         render_modality(w, r, (enum modality)m);
     }
     member_number(w, "mean_rows_per_layer", r->mean_rows_per_layer, 2);
+    render_guard(w, result);
     render_skipped(w, r);
     json_end_object(w);
 }
@@ -128,7 +171,7 @@ static void render_compression(struct json_writer *w, const struct report *r)
 static int image_tokens(const struct job_result *r)
 {
     const struct report_stage *s = &r->report.modality[MODALITY_IMAGE];
-    int n = s->method ? s->rows_out : r->image_rows;
+    int n = (s->method ? s->rows_out : r->image_rows) + r->rerun_image_rows;
     return n < r->prompt_rows ? n : r->prompt_rows;
 }
 
@@ -145,7 +188,7 @@ void render_usage(struct json_writer *w, const struct job_result *r)
     member_int(w, "text_tokens", r->prompt_rows - image_tokens(r));
     member_int(w, "image_tokens", image_tokens(r));
     json_end_object(w);
-    render_compression(w, &r->report);
+    render_compression(w, r);
     json_end_object(w);
 }
 

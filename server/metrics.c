@@ -102,6 +102,16 @@ static const struct metric_info table[METRIC_COUNT] = {
                                   "Rows left over rows before, 0 to 1, for each request."},
     [METRIC_COMPRESSION_SKIPPED] = {"tamp_compression_skipped_total", COUNTER, true, NULL,
                                     "Times a stage did not act, by reason."},
+    [METRIC_GUARD_CHECKS] = {"tamp_guard_checks_total", COUNTER, true, NULL,
+                             "Compressed answers judged before their first token was sent, by "
+                             "outcome: kept as they were, or redone with more rows."},
+    [METRIC_GUARD_RERUNS] = {"tamp_guard_reruns_total", COUNTER, true, NULL,
+                             "Prompts run again with more rows, by reason."},
+    [METRIC_RERUN_TOKENS] = {"tamp_rerun_tokens_total", COUNTER, false, NULL,
+                             "Prompt rows run for answers that were not sent, part of "
+                             "tamp_prompt_tokens_total."},
+    [METRIC_CASCADE_RUNGS] = {"tamp_cascade_answers_total", COUNTER, true, NULL,
+                              "Answers of requests with a cascade, by the rung that gave them."},
     [METRIC_REQUEST_PEAK_BYTES] = {"tamp_request_peak_bytes", HISTOGRAM, false, bytes,
                                    "Largest memory of a request: KV, activations, pictures."},
     [METRIC_IMAGE_WORKER_RESTARTS] = {"tamp_image_worker_restarts_total", COUNTER, false, NULL,
@@ -261,6 +271,26 @@ void metrics_add_pictures(struct metrics *m, const struct job_result *r)
     }
 }
 
+static void add_attempts(struct metrics *m, const struct job_result *r)
+{
+    char labels[LABEL_BYTES];
+    if (r->n_attempts == 0 || !r->attempts[0].looked) {
+        return;
+    }
+    metrics_add(m, METRIC_GUARD_CHECKS,
+                r->n_attempts > 1 ? "outcome=\"redone\"" : "outcome=\"kept\"", 1);
+    for (int i = 0; i < r->n_attempts - 1; i++) {
+        snprintf(labels, sizeof labels, "reason=\"%.60s\"", r->attempts[i].doubt);
+        metrics_add(m, METRIC_GUARD_RERUNS, labels, 1);
+    }
+    if (r->cascade_ratio > 0) {
+        const struct job_attempt *last = &r->attempts[r->n_attempts - 1];
+        snprintf(labels, sizeof labels, "rung=\"%d\"", last->rung);
+        metrics_add(m, METRIC_CASCADE_RUNGS, last->plain ? "rung=\"plain\"" : labels, 1);
+    }
+    metrics_add(m, METRIC_RERUN_TOKENS, "", r->rerun_rows);
+}
+
 void metrics_add_result(struct metrics *m, const struct job_result *r)
 {
     metrics_add(m, METRIC_PROMPT_TOKENS, "", r->prompt_rows);
@@ -282,6 +312,7 @@ void metrics_add_result(struct metrics *m, const struct job_result *r)
     }
     metrics_add_pictures(m, r);
     add_report(m, &r->report);
+    add_attempts(m, r);
 }
 
 static void set_passes(struct metrics *m, const struct engine_passes *passes)

@@ -206,8 +206,15 @@ static const struct {
     {"{" HELLO ",\"compression\":{\"image\":{\"ratio\":[]}}}", "invalid_type",
      "compression.image.ratio", 400},
     {"{" HELLO ",\"compression\":{\"audio\":{}}}", "unknown_parameter", "compression.audio", 400},
-    {"{" HELLO ",\"compression\":{\"guard\":{}}}", "unsupported_parameter", "compression.guard",
+    {"{" HELLO ",\"compression\":{\"guard\":1}}", "invalid_type", "compression.guard", 400},
+    {"{" HELLO ",\"compression\":{\"guard\":{\"on\":1}}}", "invalid_type", "compression.guard.on",
      400},
+    {"{" HELLO ",\"compression\":{\"guard\":{\"margin\":1.5}}}", "bad_option_value",
+     "compression.guard.margin", 400},
+    {"{" HELLO ",\"compression\":{\"guard\":{\"tokens\":2.5}}}", "bad_option_value",
+     "compression.guard.tokens", 400},
+    {"{" HELLO ",\"compression\":{\"guard\":{\"margni\":0.5}}}", "unknown_name",
+     "compression.guard.margni", 400},
 };
 
 TEST(chat_request_bad_fields, "each wrong value is refused with its status, code and parameter")
@@ -426,6 +433,17 @@ TEST(chat_request_plan_order, "configuration, then header, then field; the metho
              e);
     CHECK_DOUBLE(image_ratio(&r), ==, 2);
     CHECK_STR(r.engine.plan.step[MODALITY_TEXT].method->info.name, "off");
+    chat_request_free(&r);
+    CHECK_OK(parse(&r, "{" HELLO ",\"compression\":{\"guard\":{\"margin\":0.2,\"entropy\":null}}}",
+                   NULL, 2, &e),
+             e);
+    CHECK(r.engine.plan.guard.on);
+    CHECK_DOUBLE(r.engine.plan.guard.value[GUARD_MARGIN], ==, 0.2);
+    chat_request_free(&r);
+    CHECK_OK(parse(&r, "{" HELLO ",\"compression\":{\"guard\":{\"on\":false,\"tokens\":2}}}", NULL,
+                   2, &e),
+             e);
+    CHECK(!r.engine.plan.guard.on);
     chat_request_free(&r);
     CHECK(parse(&r, "{" HELLO "}", "nonsense", 2, &e));
     CHECK_STR(e.param, "X-Compression");

@@ -45,6 +45,40 @@ static struct job_result result(void)
     return r;
 }
 
+TEST(chat_response_attempts, "an answer that was judged says how often its prompt was run, and why")
+{
+    static const char want[] =
+        "\"guard\":{\"redone\":1,\"expected_ratio\":2.5,\"attempts\":[{\"rows\":30,\"rung\":0,"
+        "\"plain\":false,\"margin\":0.125,\"entropy\":2,\"doubt\":\"narrow_margin\"},"
+        "{\"rows\":60,\"rung\":1,\"plain\":false,\"margin\":null,\"entropy\":null,"
+        "\"doubt\":null}]}";
+    struct job_result r = result();
+    struct json_writer w;
+    struct buf out;
+    r.cascade_ratio = 2.5;
+    r.rerun_rows = 30;
+    r.rerun_image_rows = 16;
+    r.report.modality[MODALITY_IMAGE].rows_out = 40;
+    r.report.modality[MODALITY_IMAGE].rung = 1;
+    r.report.modality[MODALITY_IMAGE].n_rungs = 3;
+    r.n_attempts = 2;
+    r.attempts[0] = (struct job_attempt){
+        .rows = 30, .looked = true, .margin = 0.125, .entropy = 2, .doubt = "narrow_margin"};
+    r.attempts[1] = (struct job_attempt){.rows = 60, .rung = 1};
+    buf_init(&out, 1 << 16);
+    json_writer_init(&w, &out);
+    json_begin_object(&w);
+    render_usage(&w, &r);
+    json_end_object(&w);
+    const char *text = buf_str(&out);
+    if (!strstr(text, want)) {
+        FAIL("not in %s", text);
+    }
+    CHECK(strstr(text, "\"rung\":1,\"rungs\":3"));
+    CHECK(strstr(text, "\"text_tokens\":34,\"image_tokens\":56"));
+    buf_free(&out);
+}
+
 TEST(chat_response_golden, "a whole answer, byte for byte")
 {
     static const char want[] =

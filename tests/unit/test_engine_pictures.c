@@ -2,88 +2,10 @@
  * the time and not the answer; what must not merge is still there; drawings add up. */
 #include "base/alloc.h"
 #include "tests/test.h"
-#include "tests/unit/engine_fixture.h"
-#include "tests/unit/vision_fixture.h"
+#include "tests/unit/album_fixture.h"
 #include "vision/image.h"
 
 #include <string.h>
-#include <unistd.h>
-
-#define MB   ((size_t)1 << 20)
-#define SIDE 8 /* patches along a side of the tiny tower's pictures */
-#define MOST 3
-
-struct album {
-    struct engine *en;
-    char *files[2];
-    struct image_bytes bytes[2], pictures[MOST];
-    struct question q;
-    struct chat_part parts[MOST + 1];
-};
-
-static void album_open(struct album *a, size_t cache_bytes, int n_threads)
-{
-    static const char *const names[] = {"picture_224.png", "picture_448.png"};
-    struct tiny_clip clip = tiny_clip_default;
-    char mmproj[64];
-    clip.n_out = 64; /* the tiny language model's width */
-    clip.image_size = 2 * SIDE;
-    tiny_clip_write(&clip, mmproj);
-    for (int i = 0; i < 2; i++) {
-        char *path = test_golden_path(names[i]);
-        a->files[i] = test_read_file(path, &a->bytes[i].n);
-        a->bytes[i].data = (const uint8_t *)a->files[i];
-        mem_free(path);
-    }
-    const struct engine_params p = {.model_path = TINY,
-                                    .mmproj_path = mmproj,
-                                    .chat_template = "chatml",
-                                    .n_parallel = 2,
-                                    .max_queue = 8,
-                                    .max_images = MOST,
-                                    .n_threads = n_threads,
-                                    .image_cache_bytes = cache_bytes,
-                                    .prefix_cache_bytes = cache_bytes};
-    a->en = open_engine(&p);
-    unlink(mmproj);
-}
-
-static void album_close(struct album *a)
-{
-    engine_close(a->en);
-    mem_free(a->files[0]);
-    mem_free(a->files[1]);
-}
-
-/* Pictures 0, 1, 0 and a question, with a method at its defaults. */
-static void album_ask(struct album *a, const char *method)
-{
-    static const int which[MOST] = {0, 1, 0};
-    struct err e = ERR_INIT;
-    ask(&a->q, "what are these?", "off", 6);
-    CHECK_OK(plan_set_method(&a->q.request.plan, MODALITY_IMAGE, method, &e), e);
-    for (int i = 0; i < MOST; i++) {
-        a->pictures[i] = a->bytes[which[i]];
-        a->parts[i] = (struct chat_part){.type = CHAT_PART_IMAGE, .image = i};
-    }
-    a->parts[MOST] = a->q.part;
-    a->q.message.parts = a->parts;
-    a->q.message.n_parts = MOST + 1;
-    a->q.request.chat.n_images = MOST;
-    a->q.request.images = a->pictures;
-}
-
-/* The answer; the bill stays readable until job_free(*job). */
-static char *run(struct album *a, struct job **job)
-{
-    struct buf text;
-    *job = submit(a->en, &a->q);
-    if (read_all(*job, &text) != JOB_EVENT_END) {
-        FAIL("job failed: %s", job_error(*job)->msg);
-    }
-    buf_append(&text, "", 0);
-    return buf_take(&text, NULL);
-}
 
 static void check_same_bill(const struct job_result *r, const struct job_result *first)
 {
@@ -109,8 +31,8 @@ TEST(engine_picture_methods, "every method: same answer from cold and warm cache
     struct album a;
     struct album alone;
     plan_allow_baselines(true);
-    album_open(&a, MB, 2);
-    album_open(&alone, 0, 1);
+    album_open(&a, ALBUM_MB, 2, 0);
+    album_open(&alone, 0, 1, 0);
     for (int i = 0; compressors[i]; i++) {
         struct job *first;
         struct job *again;
@@ -118,14 +40,14 @@ TEST(engine_picture_methods, "every method: same answer from cold and warm cache
             continue;
         }
         album_ask(&alone, nth_method(i));
-        char *want = run(&alone, &first);
+        char *want = album_run(&alone, &first);
         const struct report_stage *s = &job_result(first)->report.modality[MODALITY_IMAGE];
-        CHECK_INT(s->rows_in, ==, MOST * SIDE * SIDE);
+        CHECK_INT(s->rows_in, ==, ALBUM_MOST * ALBUM_SIDE * ALBUM_SIDE);
         CHECK(i == 0 || s->rows_out < s->rows_in || job_result(first)->report.n_skipped > 0);
         for (int round = 0; round < 3; round++) {
             album_ask(&a, nth_method(i));
             a.q.request.cache_prompt = round > 0;
-            char *got = run(&a, &again);
+            char *got = album_run(&a, &again);
             CHECK_STR(got, want);
             check_same_bill(job_result(again), job_result(first));
             mem_free(got);
@@ -143,11 +65,11 @@ TEST(engine_picture_passes, "passes of the tower and pictures in them are counte
     struct album a;
     struct job *j;
     struct engine_stats s;
-    album_open(&a, MB, 1);
+    album_open(&a, ALBUM_MB, 1, 0);
     album_ask(&a, "pool");
     a.q.request.cache_prompt = true;
     for (int round = 0; round < 2; round++) {
-        mem_free(run(&a, &j));
+        mem_free(album_run(&a, &j));
         job_free(j);
         engine_stats(a.en, &s);
         CHECK_INT(s.n_pictures_encoded, ==, 2); /* of three, two are the same */
@@ -162,21 +84,21 @@ TEST(engine_picture_prefix, "a picture behind a known prompt is compared with th
     struct album a;
     struct job *first;
     struct job *again;
-    album_open(&a, MB, 2);
+    album_open(&a, ALBUM_MB, 2, 0);
     album_ask(&a, "dedup");
     a.q.request.cache_prompt = false;
-    char *want = run(&a, &first);
-    CHECK_INT(job_result(first)->report.modality[MODALITY_IMAGE].dropped, >, SIDE);
+    char *want = album_run(&a, &first);
+    CHECK_INT(job_result(first)->report.modality[MODALITY_IMAGE].dropped, >, ALBUM_SIDE);
     /* leave the first two pictures, then ask about three */
     a.q.request.cache_prompt = true;
     a.parts[2] = a.q.part;
     a.q.message.n_parts = 3;
     a.q.request.chat.n_images = 2;
-    char *two = run(&a, &again);
+    char *two = album_run(&a, &again);
     job_free(again);
     album_ask(&a, "dedup");
     a.q.request.cache_prompt = true;
-    char *got = run(&a, &again);
+    char *got = album_run(&a, &again);
     CHECK_STR(got, want);
     check_same_bill(job_result(again), job_result(first));
     job_free(first);
@@ -193,8 +115,8 @@ static void check_png(const struct picture_overlay *o)
     struct image im = {0};
     struct err e = ERR_INIT;
     CHECK_OK(image_decode(o->png, o->png_bytes, &image_limits_default, &im, &e), e);
-    CHECK_INT(im.width, ==, 2 * SIDE);
-    CHECK_INT(im.height, ==, 2 * SIDE);
+    CHECK_INT(im.width, ==, 2 * ALBUM_SIDE);
+    CHECK_INT(im.height, ==, 2 * ALBUM_SIDE);
     image_free(&im);
 }
 
@@ -202,7 +124,7 @@ TEST(engine_picture_overlay, "drawn pictures: every cell has its row, or is drop
 {
     struct album a;
     plan_allow_baselines(true);
-    album_open(&a, MB, 2);
+    album_open(&a, ALBUM_MB, 2, 0);
     for (int i = 0; compressors[i]; i++) {
         for (int round = 0; nth_method(i) && round < 2; round++) { /* then from the caches */
             struct job *j;
@@ -211,14 +133,14 @@ TEST(engine_picture_overlay, "drawn pictures: every cell has its row, or is drop
             album_ask(&a, nth_method(i));
             a.q.request.overlay = true;
             a.q.request.cache_prompt = true;
-            mem_free(run(&a, &j));
+            mem_free(album_run(&a, &j));
             const struct job_result *r = job_result(j);
-            CHECK_INT(r->n_overlays, ==, MOST);
-            for (int k = 0; k < MOST; k++) {
+            CHECK_INT(r->n_overlays, ==, ALBUM_MOST);
+            for (int k = 0; k < ALBUM_MOST; k++) {
                 const struct picture_overlay *o = &r->overlays[k];
-                CHECK_INT(o->side, ==, SIDE);
+                CHECK_INT(o->side, ==, ALBUM_SIDE);
                 CHECK_STR(o->method, nth_method(i));
-                for (int c = 0; c < SIDE * SIDE; c++) {
+                for (int c = 0; c < ALBUM_SIDE * ALBUM_SIDE; c++) {
                     CHECK_INT(o->owner[c], <, o->n_rows);
                     dropped += o->owner[c] < 0;
                 }
@@ -232,7 +154,7 @@ TEST(engine_picture_overlay, "drawn pictures: every cell has its row, or is drop
     }
     album_ask(&a, "pool");
     struct job *j;
-    mem_free(run(&a, &j));
+    mem_free(album_run(&a, &j));
     CHECK_INT(job_result(j)->n_overlays, ==, 0);
     job_free(j);
     album_close(&a);
@@ -243,21 +165,21 @@ TEST(engine_picture_regions, "cells of a region keep rows of their own, and make
     static const struct chat_region box = {0.0f, 0.0f, 0.25f, 0.125f};
     static const char *const methods[] = {"tome", "pool", "prune", "dedup"};
     struct album a;
-    album_open(&a, MB, 2);
+    album_open(&a, ALBUM_MB, 2, 0);
     for (size_t i = 0; i < sizeof methods / sizeof *methods; i++) {
         struct job *plain;
         struct job *marked;
         album_ask(&a, methods[i]);
         a.q.request.cache_prompt = true;
         a.q.request.overlay = true;
-        mem_free(run(&a, &plain));
+        mem_free(album_run(&a, &plain));
         a.parts[1].regions = &box;
         a.parts[1].n_regions = 1;
-        mem_free(run(&a, &marked));
+        mem_free(album_run(&a, &marked));
         const struct picture_overlay *o = &job_result(marked)->overlays[1];
         CHECK(!job_result(plain)->overlays[1].protect ||
               !job_result(plain)->overlays[1].protect[0]);
-        for (int c = 0; c < SIDE * SIDE; c++) {
+        for (int c = 0; c < ALBUM_SIDE * ALBUM_SIDE; c++) {
             CHECK_INT(o->protect[c], ==, c < 2);
             CHECK((o->owner[c] == o->owner[0]) == (c == 0));
             CHECK((o->owner[c] == o->owner[1]) == (c == 1));
@@ -269,11 +191,12 @@ TEST(engine_picture_regions, "cells of a region keep rows of their own, and make
     a.parts[1].regions = &box;
     a.parts[1].n_regions = 1;
     struct job *j;
-    mem_free(run(&a, &j));
+    mem_free(album_run(&a, &j));
     const struct report *r = &job_result(j)->report;
     CHECK_INT(r->n_skipped, ==, 1);
     CHECK_STR(r->skipped[0].reason, "protected_area");
-    CHECK_INT(r->modality[MODALITY_IMAGE].rows_out, ==, 2 * SIDE * SIDE / 4 + SIDE * SIDE);
+    CHECK_INT(r->modality[MODALITY_IMAGE].rows_out, ==,
+              2 * ALBUM_SIDE * ALBUM_SIDE / 4 + ALBUM_SIDE * ALBUM_SIDE);
     job_free(j);
     album_close(&a);
 }

@@ -28,6 +28,11 @@ static struct metrics *filled(void)
                            .peak_bytes = 3 << 20};
     r.report.modality[MODALITY_IMAGE] = (struct report_stage){
         .method = "tome", .stage = STAGE_VIT_LAYER, .rows_in = 256, .rows_out = 64, .ms = 3};
+    r.n_attempts = 2;
+    r.rerun_rows = 30;
+    r.cascade_ratio = 4;
+    r.attempts[0] = (struct job_attempt){.looked = true, .doubt = "narrow_margin"};
+    r.attempts[1] = (struct job_attempt){.looked = true, .rung = 1};
     r.report.skipped[0].reason = "too_short";
     r.report.n_skipped = 1;
     metrics_add_result(m, &r);
@@ -65,6 +70,12 @@ TEST(metrics_values, "what was counted is what is shown")
         "tamp_compression_ratio_bucket{modality=\"image\",le=\"0.1875\"} 0\n",
         "tamp_compression_ratio_bucket{modality=\"image\",le=\"0.25\"} 1\n",
         "tamp_compression_skipped_total{reason=\"too_short\"} 1\n",
+        "tamp_guard_checks_total{outcome=\"redone\"} 1\n",
+        "tamp_guard_reruns_total{reason=\"narrow_margin\"} 1\n",
+        "tamp_rerun_tokens_total 30\n",
+        "tamp_cascade_answers_total{rung=\"1\"} 1\n",
+        "tamp_picture_passes_total 0\n",
+        "tamp_pictures_encoded_total 0\n",
         "tamp_build_info{version=\"1.2.3\"} 1\n",
         "tamp_image_cache_queries_total 3\n",
         "tamp_image_cache_hits_total 2\n",

@@ -54,6 +54,19 @@ TEST(plan_text_off_and_names, "off merges nothing; a name replaces the profile")
     CHECK_STR(p.profile, "customer_service");
 }
 
+TEST(plan_text_guard, "guard.* switches the guard on; bad values are named")
+{
+    struct plan p;
+    CHECK_OK(make(&p, "balanced", "guard.margin=0.25,guard.tokens=4"), e);
+    CHECK(p.guard.on);
+    CHECK_DOUBLE(p.guard.value[GUARD_MARGIN], ==, 0.25);
+    CHECK_DOUBLE(p.guard.value[GUARD_TOKENS], ==, 4);
+    CHECK_INT(make(&p, "balanced", "guard.margin=much"), ==, -1);
+    CHECK(strstr(e.msg, "guard.margin"));
+    CHECK_INT(make(&p, "balanced", "guard.marge=0.1"), ==, -1);
+    CHECK(strstr(e.msg, "margin"));
+}
+
 TEST(plan_text_settings_change_the_profile, "methods first, wherever they stand; the rest stays")
 {
     struct plan p;
