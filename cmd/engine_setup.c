@@ -1,6 +1,7 @@
 #include "cmd/engine_setup.h"
 
 #include "base/alloc.h"
+#include "cmd/lora_list.h"
 
 #include <limits.h>
 #include <string.h>
@@ -32,9 +33,14 @@ struct engine *engine_setup(const struct config *c, struct err *e)
     bool default_model = !config_given(c, "model");
     char *model = find_model(c, "model", c->model);
     char *mmproj = find_model(c, "mmproj", c->mmproj);
+    char *mmproj_lora = find_model(c, "mmproj-lora", c->mmproj_lora);
+    struct lora_list loras = {.n = 0};
     struct engine *en = NULL;
-    if (!model || !mmproj) {
+    if (!model || !mmproj || !mmproj_lora) {
         err_no_memory(e, PATH_MAX);
+    } else if (lora_list_parse(&loras, c->lora, e) ||
+               lora_list_add_for_pictures(&loras, mmproj_lora, e)) {
+        en = NULL;
     } else if (default_model && access(model, R_OK)) {
         err_reason(e, ERR_NOT_FOUND, "model_not_found",
                    "%s is not there; run `make models`, or name a GGUF file with --model", model);
@@ -42,6 +48,8 @@ struct engine *engine_setup(const struct config *c, struct err *e)
         const struct engine_params p = {
             .model_path = model,
             .mmproj_path = mmproj,
+            .loras = loras.at,
+            .n_loras = loras.n,
             .chat_template = *c->chat_template ? c->chat_template : NULL,
             .kernel = strcmp(c->kernel, "auto") == 0 ? NULL : c->kernel,
             .no_huge_pages = !c->huge_pages,
@@ -61,5 +69,7 @@ struct engine *engine_setup(const struct config *c, struct err *e)
     }
     mem_free(model);
     mem_free(mmproj);
+    mem_free(mmproj_lora);
+    lora_list_clear(&loras);
     return en;
 }

@@ -31,7 +31,7 @@ struct config {
     bool insecure;
     bool speculation;
     bool huge_pages;
-    char *model, *mmproj, *chat_template;
+    char *model, *mmproj, *mmproj_lora, *lora, *chat_template;
     int64_t ctx_size, max_images, image_cache_mb, prefix_cache_mb;
     bool prefix_cache;
     int64_t threads, parallel, itl_target_ms;

@@ -160,7 +160,8 @@ int choose_step(struct engine *en, struct job *j, struct err *e)
         return -1;
     }
     c->chunk = &chunk;
-    struct decoder_slice slice = {.kv = &j->kv, .rows = &chunk, .tap = &tap, .is_prompt = true};
+    struct decoder_slice slice = {
+        .kv = &j->kv, .rows = &chunk, .tap = &tap, .lora = &j->lora, .is_prompt = true};
     if (decoder_run_blocks(en->decoder, 0, c->cutoff + 1, &slice, 1, &en->compute, &en->scratch,
                            e)) {
         return -1;

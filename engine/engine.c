@@ -223,7 +223,7 @@ static int start(struct engine *en, struct err *e)
         return -1;
     }
     fill_info(en);
-    if (open_kv(en, e) || engine_calibrate(en, e) ||
+    if (adapters_open(en, e) || open_kv(en, e) || engine_calibrate(en, e) ||
         fair_init(&en->turns, en->params.n_parallel + en->params.max_queue, e) ||
         fair_init(&en->prompt_turns, ENGINE_MAX_PARALLEL, e)) {
         return -1;
@@ -302,6 +302,7 @@ void engine_close(struct engine *en)
     image_cache_free(en->image_cache);
     vision_close(en->vision);
     tokenizer_close(en->tokenizer);
+    adapters_close(en);
     decoder_close(en->decoder);
     gguf_close(en->model_file);
     pool_free(en->compute.pool);

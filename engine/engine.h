@@ -24,9 +24,21 @@
 struct engine;
 struct job;
 
+/* LoRA adapters beside the model. */
+#define ENGINE_MAX_LORAS      8
+#define ENGINE_LORA_MAX_SCALE 100 /* far beyond what means anything, far from overflow */
+
+struct engine_lora {
+    const char *path;
+    float scale;        /* for requests that name no scales */
+    bool pictures_only; /* of these only the ones with pictures use it */
+};
+
 struct engine_params {
     const char *model_path;
-    const char *mmproj_path;   /* NULL or "" = text only */
+    const char *mmproj_path;         /* NULL or "" = text only */
+    const struct engine_lora *loras; /* [n_loras] GGUF files of adapters */
+    int n_loras;
     const char *chat_template; /* NULL = as the file says */
     const char *kernel;        /* NULL = auto */
     bool no_huge_pages;        /* for the whole process */
@@ -60,6 +72,7 @@ struct engine_info {
     int n_vocab, n_embd, n_layer, n_ctx, n_ctx_train;
     int n_threads, n_parallel;
     int image_rows; /* rows of one picture, uncompressed; 0 = text only */
+    int n_loras;
     size_t weight_bytes;
 };
 
@@ -68,6 +81,16 @@ struct engine *engine_open(const struct engine_params *p, struct err *e);
 /* Cancels what still runs, joins the worker, frees everything. NULL is fine. */
 void engine_close(struct engine *en);
 const struct engine_info *engine_info(const struct engine *en);
+
+struct engine_lora_state {
+    const char *path, *name; /* name: general.name or ""; both live as long as the engine */
+    float scale;
+    bool pictures_only;
+};
+/* The adapters in order, out[ENGINE_MAX_LORAS]; returns engine_info.n_loras. */
+int engine_loras(struct engine *en, struct engine_lora_state *out);
+/* scales[n_loras], each within ENGINE_LORA_MAX_SCALE, for jobs prepared from now on. */
+void engine_set_lora_scales(struct engine *en, const float *scales);
 
 /* -- a request ------------------------------------------------------------------ */
 
@@ -117,6 +140,7 @@ struct engine_request {
     const struct image_bytes *images; /* [chat.n_images] */
     struct plan plan;
     struct generation_params gen;
+    const float *lora_scales; /* [n_loras], 0 = not this one; NULL = the server's own choice */
     bool add_generation_prompt;
 };
 

@@ -102,7 +102,16 @@ struct attempt {
  * a preview has all that it is for. */
 enum job_state { JOB_ENCODING, JOB_CHOOSING, JOB_PREFILL, JOB_DECODE, JOB_SEEN };
 
-struct event_node; /* job.c */
+struct event_node;
+_Static_assert(ENGINE_MAX_LORAS <= LORA_MAX, "a mix may have all adapters");
+
+/* adapters.c */
+int adapters_open(struct engine *en, struct err *e); /* after open_model and the kernels */
+void adapters_close(struct engine *en);
+/* What a request uses; any thread. */
+void adapters_mix(struct engine *en, const struct engine_request *r, struct lora_mix *mix);
+
+/* job.c */
 
 struct job {
     struct engine *engine;
@@ -117,6 +126,7 @@ struct job {
     bool overlay;                     /* pictures of the groups are wanted */
     struct picture_overlay *overlays; /* [n_images] then; result.n_overlays are done */
     struct generation_params gen;     /* deep copy in the arena */
+    struct lora_mix lora;             /* adapters of all its rows */
     uint8_t scope[ENGINE_SCOPE_BYTES];
     bool cache_prompt;
 
@@ -184,6 +194,9 @@ struct engine {
     char *owned_strings[6];
     struct gguf *model_file;
     struct decoder *decoder;
+    struct lora *loras[ENGINE_MAX_LORAS];             /* [n_loras] */
+    struct engine_lora lora_params[ENGINE_MAX_LORAS]; /* scales: under engine.lock */
+    int n_loras;
     struct tokenizer *tokenizer;
     const struct chat_template *chat_template;
     struct vision *vision; /* NULL = text only */

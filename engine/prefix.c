@@ -91,6 +91,7 @@ static struct prefix_key key_of(const struct engine *en, const struct job *j)
     int cutoffs[KV_MAX_GROUPS];
     const char *skipped = NULL;
     memcpy(key.scope, j->scope, sizeof key.scope);
+    key.lora = j->lora;
     pipeline_lm_step(en, j, &key.lm, &skipped);
     if (pipeline_cutoffs(en, j, cutoffs) > 0) {
         key.cutoff = cutoffs[0];
@@ -154,7 +155,7 @@ static int rows_in_common(const struct job *a, const struct job *b, int run)
 bool prefix_is_shared(const struct job *a, const struct job *b)
 {
     if (!job_uses_prefix_cache(a) || !job_uses_prefix_cache(b) ||
-        memcmp(a->scope, b->scope, sizeof a->scope) != 0) {
+        memcmp(a->scope, b->scope, sizeof a->scope) != 0 || !lora_mix_equal(&a->lora, &b->lora)) {
         return false;
     }
     int common = 0;

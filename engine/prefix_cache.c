@@ -21,7 +21,8 @@ struct node {
     struct scope *scope;
     struct node *parent; /* NULL: a first chunk */
     struct node *children, *next;
-    struct plan_step lm; /* of a first chunk: as in the key */
+    struct lora_mix lora; /* of a first chunk: these three as in the key */
+    struct plan_step lm;
     int cutoff;
     struct prefix_chunk chunk;
     struct prefix_piece *pieces; /* [n_pieces] */
@@ -243,11 +244,11 @@ static bool ends_chunk(const struct node *n, const struct prefix_piece *pieces, 
                           behind.row == 0 && (pieces[behind.piece].flags & ROW_BREAK));
 }
 
-static bool same_plan(const struct node *n, const struct prefix_key *key)
+static bool same_key(const struct node *n, const struct prefix_key *key)
 {
     return n->parent ||
-           (n->cutoff == key->cutoff && n->lm.method == key->lm.method &&
-            n->lm.stage == key->lm.stage &&
+           (lora_mix_equal(&n->lora, &key->lora) && n->cutoff == key->cutoff &&
+            n->lm.method == key->lm.method && n->lm.stage == key->lm.stage &&
             memcmp(n->lm.options, key->lm.options,
                    (size_t)key->lm.method->info.n_options * sizeof *key->lm.options) == 0);
 }
@@ -260,7 +261,7 @@ static struct node *find_child(struct scope *s, struct node *parent, const struc
 {
     for (struct node *n = parent ? parent->children : s->children; n; n = n->next) {
         struct cursor next = *at;
-        if (same_plan(n, key) && follows(n, pieces, n_pieces, &next) &&
+        if (same_key(n, key) && follows(n, pieces, n_pieces, &next) &&
             (chunk ? n->chunk.n_rows == chunk->n_rows : ends_chunk(n, pieces, n_pieces, next))) {
             *at = next;
             return n;
@@ -404,6 +405,7 @@ static struct node *node_new(const struct prefix_key *key, const struct prefix_p
         return NULL;
     }
     node->bytes = bytes;
+    node->lora = key->lora;
     node->lm = key->lm;
     node->cutoff = key->cutoff;
     node->chunk = *chunk;

@@ -6,6 +6,7 @@
  *
  *   scope     who asks: a hit is faster than a miss, so one API key must not see what
  *             another left. Nodes of different scopes are in different trees
+ *   adapters  which LoRA with which scales
  *   plan      what merges inside the decoder, as resolved for the prompt at hand. Rows
  *             merged at a cutoff layer are as good as any other: a chunk closes their
  *             groups, and a node has the length of each layer group
@@ -26,12 +27,14 @@
 #include "compress/rows.h"
 #include "engine/image_cache.h"
 #include "model/kv_cache.h"
+#include "model/lora.h"
 #include "model/tokenizer.h"
 
 #define PREFIX_SCOPE_BYTES 32
 
 struct prefix_key {
     uint8_t scope[PREFIX_SCOPE_BYTES];
+    struct lora_mix lora;
     struct plan_step lm; /* resolved; `off` when nothing merges there */
     int cutoff;          /* of the KV cache's groups; -1 = one group */
 };

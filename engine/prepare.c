@@ -505,6 +505,7 @@ struct job *job_prepare(struct engine *en, const struct engine_request *r, struc
     snprintf(j->id, sizeof j->id, "%s", r->id ? r->id : "");
     j->plan = j->asked = r->plan;
     j->purpose = r->purpose;
+    adapters_mix(en, r, &j->lora);
     j->overlay = r->overlay;
     memcpy(j->scope, r->scope, sizeof j->scope);
     j->cache_prompt = r->cache_prompt;

@@ -247,7 +247,8 @@ static int merge_chunk(struct engine *en, struct job *j, struct err *e)
         pipeline_lm_hook(en, j, &en->scratch, &hook, e)) {
         return -1;
     }
-    struct decoder_slice slice = {.kv = &j->kv, .rows = &chunk, .hook = &hook, .is_prompt = true};
+    struct decoder_slice slice = {
+        .kv = &j->kv, .rows = &chunk, .hook = &hook, .lora = &j->lora, .is_prompt = true};
     if (decoder_run_blocks(en->decoder, 0, p->cutoff + 1, &slice, 1, &en->compute, &en->scratch,
                            e)) {
         return -1;

@@ -53,8 +53,8 @@ static int add_answer(struct engine *en, struct pass *p, struct job *j, const st
     }
     decoder_embed(en->decoder, &j->next_token, 1, r->x, &en->compute);
     decoder_embed(en->decoder, draft->ids, draft->n, r->x + en->info.n_embd, &en->compute);
-    p->slices[p->n] =
-        (struct decoder_slice){.kv = &j->kv, .rows = r, .logits = logits, .all_logits = true};
+    p->slices[p->n] = (struct decoder_slice){
+        .kv = &j->kv, .rows = r, .lora = &j->lora, .logits = logits, .all_logits = true};
     p->n_rows[p->n] = n;
     p->reports[p->n] = j->result.report;
     p->drafts[p->n] = *draft;
@@ -76,6 +76,7 @@ static int add_prompt(struct engine *en, struct pass *p, struct job *j, int n, s
     p->slices[p->n] = (struct decoder_slice){.kv = &j->kv,
                                              .rows = r,
                                              .hook = p->hooks[p->n].run ? &p->hooks[p->n] : NULL,
+                                             .lora = &j->lora,
                                              .is_prompt = true,
                                              .logits = last ? j->logits : NULL};
     p->n_rows[p->n] = n;

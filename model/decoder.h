@@ -7,6 +7,7 @@
 #include "compress/compressor.h"
 #include "compress/rows.h"
 #include "model/kv_cache.h"
+#include "model/lora.h"
 #include "model/tokenizer.h"
 #include "tensor/compute.h"
 #include "tensor/gguf.h"
@@ -56,6 +57,7 @@ struct decoder_slice {
     const struct stage_hook *hook; /* lm-layer stage; may be NULL. it may merge rows only
                                       after the cutoffs the kv cache was made for */
     const struct decoder_tap *tap; /* may be NULL */
+    const struct lora_mix *lora;   /* adapters of these rows; NULL: the model as it is */
     bool is_prompt;                /* rows of a prompt, else of an answer: which arithmetic they
                                       go through (compute.bulk) depends on this alone */
     bool use_log_mass;             /* add log(mass) of each key row to the attention logits */

@@ -112,11 +112,24 @@ int pass_linear(const struct pass *p, const struct weight *w, const float *x, fl
     return p->n == 0 ? 0 : weight_matmul(w, x, w->n_in, p->n, y, w->n_out, &p->compute, e);
 }
 
-/* Several weights of the same input, p->y. */
-static int several_linears(const struct pass *p, const struct weight *const *w, float *const *y,
-                           int n, struct err *e)
+/* Several matrices of the same input, p->y, with their adapters. */
+static int several_linears(const struct pass *p, int il, const struct weight *const *w,
+                           const enum lora_part *parts, float *const *y, int n, struct err *e)
 {
-    return p->n == 0 ? 0 : weight_matmul_shared(w, y, n, p->y, p->n, &p->compute, e);
+    if (p->n == 0) {
+        return 0;
+    }
+    int rc = weight_matmul_shared(w, y, n, p->y, p->n, &p->compute, e);
+    for (int i = 0; i < n && rc == 0; i++) {
+        rc = pass_lora(p, il, parts[i], p->y, y[i], e);
+    }
+    return rc;
+}
+
+static int block_linear(const struct pass *p, int il, const struct weight *w, enum lora_part part,
+                        const float *x, float *y, struct err *e)
+{
+    return pass_linear(p, w, x, y, e) || pass_lora(p, il, part, x, y, e) ? -1 : 0;
 }
 
 /* Keys and values [head_dim] of one head become a row of the cache. */
@@ -165,9 +178,10 @@ static int project(struct pass *p, int il, struct err *e)
 {
     const struct decoder_layer *l = &p->d->layers[il];
     const struct weight *const w[] = {&l->k, &l->v, &l->q};
+    static const enum lora_part parts[] = {LORA_K, LORA_V, LORA_Q};
     float *const y[] = {p->k, p->v, p->q};
     bool is_last = il == p->d->hp.n_layer - 1;
-    if (several_linears(p, w, y, is_last ? 2 : 3, e)) {
+    if (several_linears(p, il, w, parts, y, is_last ? 2 : 3, e)) {
         return -1;
     }
     for_rows(p, il, turn_keys);
@@ -176,7 +190,7 @@ static int project(struct pass *p, int il, struct err *e)
     }
     if (is_last) {
         pass_keep_needed(p);
-        if (pass_linear(p, &l->q, p->y, p->q, e)) {
+        if (block_linear(p, il, &l->q, LORA_Q, p->y, p->q, e)) {
             return -1;
         }
     }
@@ -226,17 +240,18 @@ int pass_block(struct pass *p, int il, struct err *e)
     }
     show_taps(p, il);
     attend(p, il);
-    if (pass_linear(p, &l->attn_out, p->attended, p->y, e)) {
+    if (block_linear(p, il, &l->attn_out, LORA_ATTN_OUT, p->attended, p->y, e)) {
         return -1;
     }
     for_rows(p, il, attention_to_ffn_rows);
     const struct weight *const wide[] = {&l->gate, &l->up};
+    static const enum lora_part parts[] = {LORA_GATE, LORA_UP};
     float *const y[] = {p->gate, p->up};
-    if (several_linears(p, wide, y, 2, e)) {
+    if (several_linears(p, il, wide, parts, y, 2, e)) {
         return -1;
     }
     for_rows(p, il, activate_rows);
-    if (pass_linear(p, &l->down, p->gate, p->y, e)) {
+    if (block_linear(p, il, &l->down, LORA_DOWN, p->gate, p->y, e)) {
         return -1;
     }
     for_rows(p, il, ffn_residual_rows);

@@ -5,6 +5,7 @@
 
 #include "model/attention.h"
 #include "model/decoder_impl.h"
+#include "model/lora_impl.h"
 
 /* The rows of one slice as they lie in the pass. */
 struct segment {
@@ -45,6 +46,9 @@ void pass_norm(const struct pass *p, const float *w, int begin, int end);
 /* y = W x for the rows that are there now. */
 int pass_linear(const struct pass *p, const struct weight *w, const float *x, float *y,
                 struct err *e);
+/* y += what the slices' adapters add to this matrix of the block; x and y as for it. */
+int pass_lora(const struct pass *p, int il, enum lora_part part, const float *x, float *y,
+              struct err *e);
 /* Keep only the rows that the last block must carry beyond its attention. */
 void pass_keep_needed(struct pass *p);
 

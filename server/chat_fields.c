@@ -3,6 +3,7 @@
 
 #include "server/json_fields.h"
 #include "server/limits.h"
+#include "server/lora_scales.h"
 
 #include <math.h>
 #include <stdint.h>
@@ -125,8 +126,7 @@ static const struct unsupported unsupported[] = {
     {"mirostat", 0},       {"typical_p", 1},
     {"dry_multiplier", 0}, {"xtc_probability", 0},
     {"dynatemp_range", 0}, {"n_probs", 0},
-    {"lora", 0},           {"samplers", 0},
-    {"n_keep", 0},
+    {"samplers", 0},       {"n_keep", 0},
 };
 
 static bool asks_for_nothing(const cJSON *v, double neutral)
@@ -325,6 +325,21 @@ static int read_logit_bias(struct chat_reader *c, const cJSON *root, struct err 
     return 0;
 }
 
+/* Without the field the server's own choice holds; [] asks for the model as it is. */
+static int read_lora(struct chat_reader *c, const cJSON *root, struct err *e)
+{
+    const cJSON *v = json_member(root, "lora");
+    if (!v) {
+        return 0;
+    }
+    float *scales = arena_alloc(&c->r->arena, ENGINE_MAX_LORAS, sizeof *scales);
+    if (!scales) {
+        return err_no_memory(e, ENGINE_MAX_LORAS * sizeof *scales);
+    }
+    c->r->engine.lora_scales = scales;
+    return lora_scales_read(v, "lora", c->limits->n_loras, scales, e);
+}
+
 static int read_stream_options(struct chat_request *r, const cJSON *root, struct err *e)
 {
     const cJSON *v = json_member(root, "stream_options");
@@ -358,7 +373,8 @@ int chat_read_fields(struct chat_reader *c, const cJSON *root, struct err *e)
     load_defaults(&f, &c->r->engine.gen);
     if (read_model(c->r, root, e) || check_supported(root, e) ||
         json_read_fields(root, c->info, table, sizeof table / sizeof *table, &f, e) ||
-        store(c, &f, e) || read_stop(c->r, root, e) || read_logit_bias(c, root, e)) {
+        store(c, &f, e) || read_stop(c->r, root, e) || read_logit_bias(c, root, e) ||
+        read_lora(c, root, e)) {
         return -1;
     }
     return read_stream_options(c->r, root, e);

@@ -22,6 +22,7 @@ struct cJSON;
 /* What the model can do, and what the operator chose. */
 struct chat_request_limits {
     int n_vocab;
+    int n_loras;
     int max_images; /* 0 = the model takes text only */
     size_t max_image_bytes;
     const struct plan *default_plan;

@@ -20,7 +20,8 @@ static void set_hooks(void)
     cJSON_InitHooks(&hooks);
 }
 
-cJSON *json_parse_object(const char *s, size_t n, struct json_scan_info *info, struct err *e)
+static cJSON *parse(const char *s, size_t n, struct json_scan_info *info,
+                    cJSON_bool (*is_wanted)(const cJSON *), const char *wanted, struct err *e)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, set_hooks);
@@ -32,13 +33,23 @@ cJSON *json_parse_object(const char *s, size_t n, struct json_scan_info *info, s
         err_no_memory(e, n);
         return NULL;
     }
-    if (!cJSON_IsObject(root)) {
-        err_reason(e, ERR_TYPE, "invalid_type", "the body must be a JSON object, not %s",
+    if (!is_wanted(root)) {
+        err_reason(e, ERR_TYPE, "invalid_type", "the body must be a JSON %s, not %s", wanted,
                    json_type_name(root));
         cJSON_Delete(root);
         return NULL;
     }
     return root;
+}
+
+cJSON *json_parse_object(const char *s, size_t n, struct json_scan_info *info, struct err *e)
+{
+    return parse(s, n, info, cJSON_IsObject, "object", e);
+}
+
+cJSON *json_parse_array(const char *s, size_t n, struct json_scan_info *info, struct err *e)
+{
+    return parse(s, n, info, cJSON_IsArray, "array", e);
 }
 
 const cJSON *json_member(const cJSON *object, const char *key)

@@ -11,9 +11,11 @@
 
 struct cJSON;
 
-/* NULL with *e set; the outermost value must be an object. Freed with cJSON_Delete. */
+/* NULL with *e set; the outermost value must be an object, or an array. Freed with
+ * cJSON_Delete. */
 struct cJSON *json_parse_object(const char *s, size_t n, struct json_scan_info *info,
                                 struct err *e);
+struct cJSON *json_parse_array(const char *s, size_t n, struct json_scan_info *info, struct err *e);
 
 /* The member, or NULL when absent or null. */
 const struct cJSON *json_member(const struct cJSON *object, const char *key);

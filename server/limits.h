@@ -47,6 +47,7 @@
 #define LIMIT_STOP_BYTES    256       /* compared at every token */
 #define LIMIT_LOGIT_BIAS    1024      /* applied at every token */
 #define LIMIT_PREVIEW_PLANS 16        /* in one /v1/compress: each encodes the pictures once */
+#define LIMIT_LORA_BYTES    65536     /* of the list for /lora-adapters: the event loop reads it */
 #define LIMIT_CHOICES       128       /* as OpenAI */
 #define LIMIT_TOP_LOGPROBS  20        /* as OpenAI */
 #define LIMIT_TOP_K         (1 << 30) /* the sampler's own */

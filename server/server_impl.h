@@ -168,6 +168,9 @@ void chat_end(struct exchange *ex);
 enum http_next methods_handle(struct exchange *ex);
 enum http_next models_handle(struct exchange *ex);
 enum http_next model_handle(struct exchange *ex);
+int loras_admit(struct exchange *ex, struct err *e);
+enum http_next loras_handle(struct exchange *ex);
+enum http_next loras_set_handle(struct exchange *ex);
 enum http_next health_handle(struct exchange *ex);
 enum http_next metrics_handle(struct exchange *ex);
 /* "default", the file's name with or without .gguf, or general.name. */

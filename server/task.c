@@ -76,6 +76,7 @@ struct chat_request_limits task_limits(const struct exchange *ex, const struct e
     const struct engine_info *info = engine_info(en);
     return (struct chat_request_limits){
         .n_vocab = info->n_vocab,
+        .n_loras = info->n_loras,
         .max_images = info->projector ? ex->server->max_images : 0,
         .max_image_bytes = LIMIT_IMAGE_BYTES,
         .default_plan = &ex->server->default_plan,

@@ -7,6 +7,9 @@ For each GOLDEN_DIR/tiny/NAME.gguf (from make_tiny_gguf.py):
   NAME.sequence.vec  a prompt and 8 greedy tokens after it
   NAME.logits.npy    logits after every position of that sequence
   NAME.tensors.vec   values of the quantised tensors (only where there are such)
+For each GOLDEN_DIR/lora/NAME.gguf (from make_tiny_lora.py):
+  NAME.logits.npy    logits after every position of the prompt of tiny/NAME.gguf, with this
+                     adapter at a scale of 0.75
 and, once, chat_templates.json and dequant/TYPE.{bin,npy}.
 
 llama.cpp rounds activations to the type of the weights (F16, BF16, int8), which is its
@@ -32,6 +35,7 @@ from chats import CHATS
 
 Q = gguf.GGMLQuantizationType
 N_PROMPT, N_GREEDY = 52, 8
+LORA_SCALE = 0.75
 FLOATS = {Q.F32, Q.F16, Q.BF16}
 
 STRINGS = [
@@ -105,7 +109,7 @@ class Model:
         assert n >= 0
         return out.raw[:n]
 
-    def run(self, prompt: list[int], n_greedy: int) -> tuple[list[int], np.ndarray]:
+    def run(self, prompt: list[int], n_greedy: int, lora: Path | None = None) -> tuple[list[int], np.ndarray]:
         """The greedy tokens, and the logits after each of prompt + greedy."""
         params = llama.llama_context_default_params()
         params.n_ctx = params.n_batch = params.n_ubatch = 128
@@ -114,6 +118,11 @@ class Model:
         params.flash_attn_type = 0  # disabled
         context = llama.llama_init_from_model(self.model, params)
         assert context
+        if lora:
+            adapter = llama.llama_adapter_lora_init(self.model, str(lora).encode())
+            assert adapter, lora
+            adapters = (llama.llama_adapter_lora_p_ctypes * 1)(adapter)
+            assert llama.llama_set_adapters_lora(context, adapters, 1, (ctypes.c_float * 1)(LORA_SCALE)) == 0
         batch = llama.llama_batch_init(len(prompt), 0, 1)
         rows: list[np.ndarray] = []
         greedy: list[int] = []
@@ -204,6 +213,18 @@ def export_model(path: Path) -> None:
     export_tensors(path)
 
 
+def export_lora(path: Path, tiny: Path) -> None:
+    words = (tiny / path.with_suffix(".sequence.vec").name).read_text().splitlines()[1].split()
+    prompt = [int(word) for word in words[1 : 1 + int(words[0])]]
+    with tempfile.TemporaryDirectory() as folder:
+        wide = Path(folder) / "f32.gguf"
+        expand(tiny / path.name, wide)
+        with Model(wide, vocab_only=False) as model:
+            plain, logits = model.run(prompt, 0)[1], model.run(prompt, 0, path)[1]
+    np.save(path.with_suffix(".logits.npy"), logits.astype("<f4"))
+    print(f"lora/{path.name}: {logits.shape}, moved by {np.square(logits - plain).sum() / np.square(plain).sum():.3f}")
+
+
 def export_tensors(path: Path) -> None:
     lines = []
     for t in gguf.GGUFReader(path).tensors:
@@ -270,6 +291,8 @@ def main(golden: Path) -> None:
     export_dequant(golden / "dequant")
     for path in sorted((golden / "tiny").glob("*.gguf")):
         export_model(path)
+    for path in sorted((golden / "lora").glob("*.gguf")):
+        export_lora(path, golden / "tiny")
 
 
 if __name__ == "__main__":

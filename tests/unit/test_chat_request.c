@@ -30,6 +30,7 @@ static int parse(struct chat_request *r, const char *body, const char *header, i
         CHECK_OK(plan_from_profile(&default_plan, "balanced", e), *e);
     }
     const struct chat_request_limits limits = {.n_vocab = 1000,
+                                               .n_loras = 2,
                                                .max_images = max_images,
                                                .max_image_bytes = 64,
                                                .default_plan = &default_plan,
@@ -103,6 +104,17 @@ static const struct {
     {"{" HELLO ",\"logit_bias\":{\"abc\":0}}", "invalid_value", "logit_bias", 400},
     {"{" HELLO ",\"logit_bias\":{\"5\":101}}", "invalid_value", "logit_bias", 400},
     {"{" HELLO ",\"logit_bias\":{\"5\":\"1\"}}", "invalid_type", "logit_bias", 400},
+    /* adapters */
+    {"{" HELLO ",\"lora\":{\"id\":0,\"scale\":1}}", "invalid_type", "lora", 400},
+    {"{" HELLO ",\"lora\":[0]}", "invalid_type", "lora", 400},
+    {"{" HELLO ",\"lora\":[{\"scale\":1}]}", "invalid_type", "lora[0].id", 400},
+    {"{" HELLO ",\"lora\":[{\"id\":0.5,\"scale\":1}]}", "invalid_type", "lora[0].id", 400},
+    {"{" HELLO ",\"lora\":[{\"id\":2,\"scale\":1}]}", "invalid_value", "lora[0].id", 400},
+    {"{" HELLO ",\"lora\":[{\"id\":-1,\"scale\":1}]}", "invalid_value", "lora[0].id", 400},
+    {"{" HELLO ",\"lora\":[{\"id\":1}]}", "invalid_type", "lora[0].scale", 400},
+    {"{" HELLO ",\"lora\":[{\"id\":1,\"scale\":101}]}", "invalid_value", "lora[0].scale", 400},
+    {"{" HELLO ",\"lora\":[{\"id\":1,\"scale\":1},{\"id\":1,\"scale\":0}]}", "invalid_value",
+     "lora[1].id", 400},
     /* not there yet, and it would change the answer */
     {"{" HELLO ",\"tools\":[{}]}", "unsupported_parameter", "tools", 400},
     {"{" HELLO ",\"tool_choice\":\"required\"}", "unsupported_parameter", "tool_choice", 400},
@@ -506,4 +518,22 @@ TEST(chat_request_out_of_memory, "each allocation failing in turn is an error, n
         }
         CHECK(rc != 0);
     }
+}
+
+TEST(chat_request_lora,
+     "scales stand at their adapter's place, the others are 0, no field is no choice")
+{
+    struct chat_request r;
+    parse_ok(&r, "{" HELLO ",\"lora\":[{\"id\":1,\"scale\":-0.5}]}");
+    CHECK(r.engine.lora_scales);
+    CHECK_DOUBLE(r.engine.lora_scales[0], ==, 0);
+    CHECK_DOUBLE(r.engine.lora_scales[1], ==, -0.5);
+    chat_request_free(&r);
+    parse_ok(&r, "{" HELLO ",\"lora\":[]}");
+    CHECK(r.engine.lora_scales);
+    CHECK_DOUBLE(r.engine.lora_scales[1], ==, 0);
+    chat_request_free(&r);
+    parse_ok(&r, "{" HELLO "}");
+    CHECK(!r.engine.lora_scales);
+    chat_request_free(&r);
 }

@@ -1,7 +1,8 @@
 /* engine/step.c: requests drawn at random run beside each other, and each answer has the
  * tokens and the bits of the log-probabilities that it has alone. Drawn are prompts, their
  * lengths and messages, pictures, plans, sampling, choices; then who comes when, who leaves,
- * who uses caches, who speculates, and how much of a pass prompts may take. */
+ * who uses caches, who speculates, which adapters with which scales, and how much of a pass
+ * prompts may take. */
 #include "base/alloc.h"
 #include "base/rng.h"
 #include "engine/lookup.h"
@@ -17,6 +18,7 @@
 #define N_QUESTIONS   12 /* of one engine */
 #define MOST_AT_ONCE  7
 #define MOST_MESSAGES 3
+#define LORA          "tests/golden/lora/llama-bpe.gguf" /* fits the first two models */
 
 /* Matrices: halves throughout; 4, 5 and 8 bits; some in fp32, which are not packed. */
 static const char *const models[] = {"llama-bpe", "smollm-legacy-quants", "llama-spm"};
@@ -27,6 +29,7 @@ struct drawn {
     struct chat_message messages[MOST_MESSAGES];
     struct chat_part parts[MOST_MESSAGES + 1];
     char *texts[MOST_MESSAGES];
+    float lora_scale;
     char *alone; /* its transcript */
 };
 
@@ -125,6 +128,7 @@ static void draw_question(struct mix *m, struct drawn *d, bool may_show)
     static const int most_words[] = {3, 20, 40, 60};
     memset(d, 0, sizeof *d);
     int n = 1 + below(m, MOST_MESSAGES);
+    d->lora_scale = one_in(m, 2) ? 0 : one_in(m, 2) ? 1 : -0.5f;
     ask(&d->q, "", one_in(m, 3) ? "balanced" : "off", 1 + below(m, 24));
     for (int i = 0; i < n; i++) {
         d->texts[i] = draw_text(m, 1 + below(m, most_words[below(m, 4)]));
@@ -190,6 +194,7 @@ static struct job *ask_drawn(struct mix *m, const struct drawn *d, bool cache, b
 {
     struct question q = d->q;
     q.request.cache_prompt = cache;
+    q.request.lora_scales = &d->lora_scale;
     q.request.scope[0] = (uint8_t)below(m, 2);
     q.request.gen.max_draft = draft ? LOOKUP_MAX_DRAFT : 0;
     return submit(m->en, &q);
@@ -232,8 +237,11 @@ static void open_mix(struct mix *m, int number)
     clip.n_out = 64; /* the tiny language models' width */
     tiny_clip_write(&clip, mmproj);
     snprintf(path, sizeof path, "tests/golden/tiny/%s.gguf", models[(size_t)number % N_MODELS]);
+    const struct engine_lora lora = {.path = LORA};
     const struct engine_params p = {.model_path = path,
                                     .mmproj_path = mmproj,
+                                    .loras = &lora,
+                                    .n_loras = (size_t)number % N_MODELS < 2,
                                     .chat_template = "chatml",
                                     .full_precision = one_in(m, 8),
                                     .n_parallel = 2 + below(m, 6),
