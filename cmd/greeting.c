@@ -22,6 +22,10 @@ static void print_models(const struct engine_info *info, struct buf *out)
     } else {
         buf_puts(out, "pictures     none: this model has no --mmproj\n");
     }
+    if (info->n_loras > 0) {
+        buf_printf(out, "adapters     %d LoRA file%s beside the model, see GET /lora-adapters\n",
+                   info->n_loras, info->n_loras == 1 ? "" : "s");
+    }
 }
 
 static void print_plan(const struct plan *plan, struct buf *out)

@@ -52,6 +52,8 @@ static bool matches(const struct route *r, const char *path)
 const struct route *route_find(const char *method, const char *path, const char **allow,
                                struct err *e)
 {
+    bool get = false;
+    bool post = false;
     for (const struct route *r = routes; r->method; r++) {
         if (!matches(r, path)) {
             continue;
@@ -60,7 +62,11 @@ const struct route *route_find(const char *method, const char *path, const char 
         if (head || strcmp(method, r->method) == 0) {
             return r;
         }
-        *allow = strcmp(r->method, "GET") == 0 ? "GET, HEAD" : r->method;
+        get |= strcmp(r->method, "GET") == 0;
+        post |= strcmp(r->method, "POST") == 0;
+    }
+    if (get || post) {
+        *allow = !post ? "GET, HEAD" : !get ? "POST" : "GET, HEAD, POST";
         err_reason(e, ERR_INVALID, "method_not_allowed", "this route takes %s", *allow);
         return NULL;
     }
