@@ -183,8 +183,7 @@ struct lora *lora_open(const char *path, const struct decoder *d, struct err *e)
 }
 
 /* F32 has no packed layout, and rows of a product that is not packed may depend on others. */
-static int pack_halves(struct weight *w, const struct gguf *g, const struct compute *c,
-                       struct err *e)
+static int round_to_halves(struct weight *w, const struct gguf *g, struct err *e)
 {
     size_t n = (size_t)w->n_out * (size_t)w->n_in;
     const float *x = w->data;
@@ -192,41 +191,65 @@ static int pack_halves(struct weight *w, const struct gguf *g, const struct comp
     if (!halves) {
         return err_no_memory(e, n * sizeof *halves);
     }
-    int rc = 0;
-    for (size_t i = 0; i < n && rc == 0; i++) {
+    w->type = TENSOR_F16;
+    w->data = halves;
+    w->row_bytes = (size_t)w->n_in * sizeof *halves;
+    for (size_t i = 0; i < n; i++) {
         halves[i] = op_f32_to_f16(x[i]);
         if (!(fabsf(x[i]) <= HALF_MAX)) {
-            rc = err_set(e, ERR_FORMAT, "%.200s: %g is too large for a weight", gguf_path(g),
-                         (double)x[i]);
+            return err_set(e, ERR_FORMAT, "%.200s: %g is too large for a weight", gguf_path(g),
+                           (double)x[i]);
         }
     }
-    if (rc == 0) {
-        struct weight copy = *w;
-        copy.type = TENSOR_F16;
-        copy.data = halves;
-        copy.row_bytes = (size_t)w->n_in * sizeof *halves;
-        rc = weight_pack(&copy, c, e);
-        w->packed = copy.packed;
+    return 0;
+}
+
+/* Layer after layer, as they are used. */
+static int collect(struct lora *l, struct weight **all)
+{
+    int n = 0;
+    for (int layer = 0; layer < l->n_layer; layer++) {
+        for (int part = 0; part < LORA_PARTS; part++) {
+            struct lora_pair *pair = &l->layers[layer][part];
+            if (pair->a.n_out > 0) {
+                all[n++] = &pair->a;
+                all[n++] = &pair->b;
+            }
+        }
     }
-    mem_free(halves);
-    return rc;
+    return n;
 }
 
 int lora_pack(struct lora *l, const struct compute *c, struct err *e)
 {
-    for (int layer = 0; layer < l->n_layer; layer++) {
-        for (int part = 0; part < LORA_PARTS; part++) {
-            struct weight *both[] = {&l->layers[layer][part].a, &l->layers[layer][part].b};
-            for (int i = 0; i < 2 && both[i]->n_out > 0; i++) {
-                if (both[i]->type == TENSOR_F32 ? pack_halves(both[i], l->file, c, e)
-                                                : weight_pack(both[i], c, e)) {
-                    return -1;
-                }
-            }
+    struct weight **all = mem_alloc(2 * (size_t)l->info.n_pairs, sizeof *all);
+    const void **rounded = mem_zalloc(2 * (size_t)l->info.n_pairs, sizeof *rounded);
+    int rc = -1;
+    int n = 0;
+    if (!all || !rounded) {
+        err_no_memory(e, 2 * (size_t)l->info.n_pairs * sizeof *all);
+    } else {
+        n = collect(l, all);
+        rc = 0;
+    }
+    for (int i = 0; i < n && rc == 0; i++) {
+        const void *file = all[i]->data;
+        if (all[i]->type == TENSOR_F32) {
+            rc = round_to_halves(all[i], l->file, e);
+            rounded[i] = all[i]->data != file ? all[i]->data : NULL;
         }
     }
+    rc = rc == 0 ? weights_pack(all, n, c, e) : rc;
+    for (int i = 0; i < n; i++) {
+        if (rounded[i]) { /* only the packed copy is read from now on */
+            mem_free((void *)(uintptr_t)rounded[i]);
+            all[i]->data = NULL;
+        }
+    }
+    mem_free(all);
+    mem_free(rounded);
     gguf_release_pages(l->file);
-    return 0;
+    return rc;
 }
 
 void lora_close(struct lora *l)
