@@ -7,8 +7,10 @@
  *   build/gcc/benchmark --prefill 512 --runs 5
  *   build/gcc/benchmark --decode 64 --context 2048
  *   build/gcc/benchmark --picture --profile balanced
- *   build/gcc/benchmark ops --threads 1     attention and elementwise loops alone */
+ *   build/gcc/benchmark ops --threads 1     attention and elementwise loops alone
+ *   build/gcc/benchmark kernels             matrix products alone, by shape */
 #include "bench/bench_case.h"
+#include "bench/kernel_bench.h"
 #include "bench/ops_bench.h"
 #include "cmd/bench_job.h"
 #include "tensor/blas.h"
@@ -209,6 +211,9 @@ int main(int argc, char **argv)
     blas_init(argv);
     if (argc > 1 && strcmp(argv[1], "ops") == 0) {
         return bench_ops(argc - 2, argv + 2);
+    }
+    if (argc > 1 && strcmp(argv[1], "kernels") == 0) {
+        return bench_kernels(argc - 2, argv + 2);
     }
     struct settings s = {.model = "models/SmolLM2-135M-Instruct.Q4_1.gguf",
                          .mmproj = "models/mmproj-dinov2-s14-smollm2.gguf",

@@ -4,10 +4,11 @@ import pathlib
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gguf
+import kernels as products
 from client import chat, chat_together, picture_part, prompt_of, text_part, words
 from measure import Result, Rounds, percentile
 from programs import LlamaCpp, Server, Tamp, encode_times_ms
@@ -25,6 +26,10 @@ If something arrived broken, send us a photo within two days, and we replace it 
 as you like."""
 
 
+class NotHere(Exception):
+    """A case cannot run on this machine; the message says what it needs."""
+
+
 @dataclass(frozen=True)
 class Setup:
     ours: Tamp
@@ -35,6 +40,7 @@ class Setup:
     rounds: Rounds
     quick: bool
     peak: list[dict[str, Any]]
+    peer_avx2: LlamaCpp | None = None  # llama.cpp built for AVX2 alone
 
     def at_most(self, what: str, how: str = "") -> float:
         """The best figure of this machine with the threads of the comparison; 0 = unknown."""
@@ -105,6 +111,44 @@ def quants(s: Setup) -> Iterator[Result]:
         lambda _: s.ours.prefill(s.model, 512), lambda _: s.peer.prefill(files[best], 512)
     )
     yield Result("prefill 512", f"against its {best}", "rows/s", True, ours, peer)
+
+
+def avx2(s: Setup) -> Iterator[Result]:
+    """Both without AVX-512, VNNI and AMX: our AVX2 kernels, llama.cpp built for AVX2."""
+    if s.peer_avx2 is None:
+        raise NotHere("bench/peers/llamacpp.sh avx2 builds the peer it needs")
+    ours, peer = replace(s.ours, kernel="avx2"), s.peer_avx2
+    ops = gguf.File(s.model).ops_per_row()
+    for rows in [512] if s.quick else [64, 512, 2048]:
+        got = s.rounds.interleave(
+            lambda _, n=rows: ours.prefill(s.model, n), lambda _, n=rows: peer.prefill(s.model, n)
+        )
+        gops = {"gops": round(statistics.median(got[0]) * ops / 1e9, 1)}
+        yield Result("avx2 prefill", str(rows), "rows/s", True, *got, gops)
+    for context in [64] if s.quick else [64, 512, 2048]:
+        got = s.rounds.interleave(
+            lambda _, n=context: ours.decode(s.model, 64, n), lambda _, n=context: peer.decode(s.model, 64, n)
+        )
+        yield Result("avx2 decode", str(context), "tok/s", True, *got)
+
+
+def kernels(s: Setup) -> Iterator[Result]:
+    """Our products alone, by type, shape and rows, against the peak of the instruction they
+    are made of, measured in every round, too. Needs no peer; the ratio is a share."""
+    ours, peak = s.rounds.interleave(lambda _: s.ours.kernels(), lambda _: s.ours.peak())
+    threads = s.ours.threads
+    for i, line in enumerate(ours[0]):
+        lines = [round_of[i] for round_of in ours]
+        how = products.limit_of(line)
+        limits = [products.peak_of(p, how, threads) for p in peak]
+        if min(limits) <= 0:
+            continue
+        extra = {"against": how.replace(" ", "_"), "shape": f"{line['n_out']}x{line['n_in']}", "rows": line["rows"]}
+        read = statistics.median(products.peak_of(p, "96 MiB", threads) for p in peak)
+        if line["rows"] <= products.FEW_ROWS and read > 0:
+            gbs = statistics.median(x["gb_per_s"] for x in lines)
+            extra |= {"weights_gb_per_s": round(gbs, 2), "share_of_read_peak": round(gbs / read, 3)}
+        yield Result(*products.name_of(line), "GOPS", True, [x["gops"] for x in lines], limits, extra)
 
 
 # -- over HTTP -----------------------------------------------------------------------------
@@ -248,6 +292,8 @@ CASES: dict[str, Callable[[Setup], Iterator[Result]]] = {
     "prefill": prefill,
     "decode": decode,
     "quants": quants,
+    "avx2": avx2,
+    "kernels": kernels,
     "quote": quote,
     "clients": clients,
     "picture": picture,
@@ -256,3 +302,4 @@ CASES: dict[str, Callable[[Setup], Iterator[Result]]] = {
     "memory": memory,
 }
 QUICK = ("prefill", "decode", "picture")
+ALONE = ("kernels",)  # need no peer

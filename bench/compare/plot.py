@@ -1,12 +1,14 @@
-"""Two small charts as SVG: bars of ratios, and figures by size. No library needed."""
+"""Small charts as SVG: bars of ratios, and curves by size. No library needed."""
 
 import html
 import math
 import statistics
+from dataclasses import dataclass
 
 from measure import Result
 
 OURS, PEER, INK, FAINT = "#1f6feb", "#9a6700", "#24292f", "#d0d7de"
+COLOURS = (OURS, "#1a7f37", PEER, "#8250df", "#cf222e", "#0a7ea4")
 FONT = 'font-family="sans-serif" font-size="12"'
 
 
@@ -65,12 +67,20 @@ def ratio_bars(results: list[Result], title: str) -> str:
     return document(width, height, title, parts)
 
 
-def by_size(results: list[Result], title: str) -> str:
+@dataclass(frozen=True)
+class Curve:
+    name: str
+    colour: str
+    points: dict[float, list[float]]  # all figures of each x
+
+
+def curves(series: list[Curve], unit: str, title: str) -> str:
     """Figures over a numeric x, both axes logarithmic; a point is the median, its vertical
-    line the spread over the rounds."""
-    left, right, top, bottom, width, height = 80, 110, 50, 50, 760, 420
-    xs = [float(r.x) for r in results]
-    every = [v for r in results for v in (*r.ours, *r.peer)]
+    line the spread over the rounds. Names stand behind the last points, apart where two
+    curves end together."""
+    left, right, top, bottom, width, height = 80, 150, 50, 50, 790, 420
+    xs = sorted({x for c in series for x in c.points})
+    every = [v for c in series for values in c.points.values() for v in values]
     x_low, x_high = min(xs) / 1.2, max(xs) * 1.2
     y_low, y_high = min(every) / 1.3, max(every) * 1.3
 
@@ -86,16 +96,34 @@ def by_size(results: list[Result], title: str) -> str:
     for x in xs:
         px, _ = at(x, y_low)
         parts += [line(px, top, px, height - bottom), text(px, height - bottom + 18, f"{x:g}", "middle")]
-    parts.append(text(16, top - 8, results[0].unit))
-    for name, colour, values in (
-        ("tamp", OURS, [r.ours for r in results]),
-        ("peer", PEER, [r.peer for r in results]),
-    ):
-        points = [at(x, statistics.median(v)) for x, v in zip(xs, values)]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        for (x, y), x_value, v in zip(points, xs, values):
-            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>')
-            parts.append(line(x, at(x_value, min(v))[1], x, at(x_value, max(v))[1], colour, 1.5))
-        parts.append(text(points[-1][0] + 10, points[-1][1] + 4, name, "start", colour))
+    parts.append(text(16, top - 8, unit))
+    named: list[float] = []
+    ends = {c.name: at(max(c.points), statistics.median(c.points[max(c.points)]))[1] for c in series}
+    for c in sorted(series, key=lambda c: ends[c.name]):
+        middle = [at(x, statistics.median(v)) for x, v in sorted(c.points.items())]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in middle)
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{c.colour}" stroke-width="2"/>')
+        for (x, y), (x_value, v) in zip(middle, sorted(c.points.items())):
+            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{c.colour}"/>')
+            parts.append(line(x, at(x_value, min(v))[1], x, at(x_value, max(v))[1], c.colour, 1.5))
+        named.append(max(ends[c.name] + 4, named[-1] + 14 if named else 0))
+        parts.append(text(middle[-1][0] + 10, named[-1], c.name, "start", c.colour))
     return document(width, height, title, parts)
+
+
+def by_size(results: list[Result], title: str) -> str:
+    """Both programs over a numeric x."""
+    ours = Curve("tamp", OURS, {float(r.x): r.ours for r in results})
+    peer = Curve("peer", PEER, {float(r.x): r.peer for r in results})
+    return curves([ours, peer], results[0].unit, title)
+
+
+def by_shape(results: list[Result], title: str) -> str:
+    """Products over the number of rows, a curve for each shape, and their limit."""
+    shapes = list(dict.fromkeys(r.extra["shape"] for r in results))
+    series = [
+        Curve(shape, COLOURS[i % len(COLOURS)], {r.extra["rows"]: r.ours for r in results if r.extra["shape"] == shape})
+        for i, shape in enumerate(shapes)
+    ]
+    peak = Curve("at most", INK, {r.extra["rows"]: r.peer for r in results})
+    return curves([*series, peak], results[0].unit, title)

@@ -21,9 +21,16 @@ class ProgramFailed(Exception):
     """A program ended badly or said something unexpected."""
 
 
+def environment(program: str) -> dict[str, str]:
+    """Ours, and the program's folder is searched for its libraries: llama.cpp's programs name
+    the folder they were built in, which they may have left."""
+    folders = [str(pathlib.Path(program).resolve().parent), os.environ.get("LD_LIBRARY_PATH", "")]
+    return os.environ | {"LD_LIBRARY_PATH": ":".join(f for f in folders if f)}
+
+
 def run(command: list[str]) -> str:
     """stdout of a program that must succeed."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment(command[0]))
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ProgramFailed(f"{' '.join(command)}: status {done.returncode}: {last[:300]}")
@@ -109,7 +116,9 @@ def serving(command: list[str], port: int, log: pathlib.Path) -> Iterator[Server
     """Start, wait until /health says ready, stop at the end whatever happened."""
     with open(log, "wb") as out:
         began = time.perf_counter()
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment(command[0])
+        )
     try:
         while not answers_health(port):
             if process.poll() is not None:
@@ -157,6 +166,11 @@ class Tamp:
         """Tokens a second after `context` rows."""
         r = self.bench(model, "--decode", str(tokens), "--context", str(context))
         return float((r["tokens"] - 1) * 1e3 / r["predicted_ms"])
+
+    def kernels(self) -> list[dict[str, Any]]:
+        """Products by shape, a line each."""
+        command = [str(self.build / "benchmark"), "kernels", "--threads", str(self.threads), "--json"]
+        return [json.loads(line) for line in run([*command, *self._kernel()]).splitlines()]
 
     def peak(self) -> list[dict[str, Any]]:
         figures: list[dict[str, Any]] = json.loads(

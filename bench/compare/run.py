@@ -20,7 +20,7 @@ import sys
 from typing import Any
 
 import plot
-from cases import CASES, QUICK, Setup
+from cases import ALONE, CASES, QUICK, NotHere, Setup
 from client import RequestFailed
 from measure import DISTURBED, HEADING, Result, Rounds
 from programs import LlamaCpp, ProgramFailed, Tamp, own_seconds
@@ -28,6 +28,7 @@ from programs import LlamaCpp, ProgramFailed, Tamp, own_seconds
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 MMPROJ = ROOT / "models" / "mmproj-dinov2-s14-smollm2.gguf"
+PEERS = ROOT / "build" / "peers"
 PEER_PROGRAMS = ("llama-bench", "llama-server", "llama-quantize")
 BY_SIZE = ("prefill", "decode", "clients")
 MIN_ROUNDS = 5
@@ -43,6 +44,7 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--build", type=pathlib.Path, default=ROOT / "build" / "gcc", help="our programs")
     p.add_argument("--kernel", default="", help="our kernels: avx2, ...")
     p.add_argument("--peer", type=pathlib.Path, help="folder of llama-bench and llama-server (or LLAMACPP)")
+    p.add_argument("--peer-avx2", type=pathlib.Path, default=PEERS / "llamacpp-avx2" / "bin", help="of the case avx2")
     p.add_argument("--peer-no-repack", action="store_true", help="llama.cpp without repacked weights and AMX")
     p.add_argument("--model", type=pathlib.Path, default=MODEL)
     p.add_argument("--mmproj", type=pathlib.Path, default=MMPROJ)
@@ -57,10 +59,13 @@ def arguments() -> argparse.Namespace:
     return a
 
 
-def find_peer(given: pathlib.Path | None) -> pathlib.Path | None:
+def has_programs(folder: pathlib.Path) -> bool:
+    return all(os.access(folder / name, os.X_OK) for name in PEER_PROGRAMS)
+
+
+def peer_folder(given: pathlib.Path | None) -> pathlib.Path:
     named = given or os.environ.get("LLAMACPP")
-    folder = pathlib.Path(named) if named else ROOT / "build" / "peers" / "llamacpp" / "bin"
-    return folder if all(os.access(folder / name, os.X_OK) for name in PEER_PROGRAMS) else None
+    return pathlib.Path(named) if named else PEERS / "llamacpp" / "bin"
 
 
 def machine() -> dict[str, Any]:
@@ -86,7 +91,13 @@ def print_peak(peak: list[dict[str, Any]], threads: int) -> None:
 
 
 def write_charts(results: list[Result], out: pathlib.Path, title: str) -> None:
-    (out / "ratios.svg").write_text(plot.ratio_bars(results, f"How many times better than the peer: {title}"))
+    compared = [r for r in results if not r.case.startswith("kernels")]
+    if compared:
+        bars = plot.ratio_bars(compared, f"How many times better than the peer: {title}")
+        (out / "ratios.svg").write_text(bars)
+    for case in dict.fromkeys(r.case for r in results if r.case.startswith("kernels")):
+        mine = [r for r in results if r.case == case]
+        (out / f"{case.replace(' ', '-')}.svg").write_text(plot.by_shape(mine, f"{case}: {title}"))
     for case in BY_SIZE:
         mine = [r for r in results if r.case == case and r.x.isdigit()]
         if len(mine) > 1:
@@ -114,6 +125,8 @@ def measure(s: Setup, names: list[str], out: pathlib.Path) -> tuple[list[Result]
                     file.write(json.dumps(result.to_json() | {"others_took": disturbed}) + "\n")
                     file.flush()
                     print(line_of(result, disturbed), flush=True)
+            except NotHere as needs:
+                print(f"{name:<15} left out: {needs}", flush=True)
             except (ProgramFailed, RequestFailed, OSError, ValueError, KeyError, IndexError) as error:
                 failed += 1
                 print(f"{name:<15} failed: {error}", flush=True)
@@ -122,19 +135,21 @@ def measure(s: Setup, names: list[str], out: pathlib.Path) -> tuple[list[Result]
 
 def main() -> int:
     a = arguments()
-    folder = find_peer(a.peer)
-    if not folder:
+    names = a.case or list(QUICK if a.quick else CASES)
+    folder = peer_folder(a.peer)
+    has_peer = has_programs(folder)
+    if not has_peer and not set(names) <= set(ALONE):
         print("compare: no llama.cpp here; bench/peers/llamacpp.sh builds it once, about 15 minutes")
         print("         (or name a folder with its programs: LLAMACPP=DIR, or --peer DIR)")
         return 0 if a.if_present else 1
-    names = a.case or list(QUICK if a.quick else CASES)
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     out = a.out or ROOT / "build" / "bench" / now
-    models = ROOT / "build" / "peers" / "models"
+    models = PEERS / "models"
     for made in (out, models):
         made.mkdir(parents=True, exist_ok=True)
     ours = Tamp(a.build, a.threads, out, a.kernel)
     peer = LlamaCpp(folder, a.threads, out, not a.peer_no_repack)
+    peer_avx2 = LlamaCpp(a.peer_avx2, a.threads, out) if has_programs(a.peer_avx2) else None
     missing = [n for n in ("tamp", "benchmark", "peak") if not (a.build / n).is_file()]
     if missing:
         print(f"compare: build first: make {' '.join(str(a.build / n) for n in missing)}")
@@ -143,9 +158,10 @@ def main() -> int:
     peak = rounds.calm(lambda _: ours.peak(), 0)
     print_peak(peak, a.threads)
     about = {"machine": machine(), "commit": commit(), "threads": a.threads, "rounds": a.rounds, "peak": peak}
-    about |= {"kernel": a.kernel or "auto", "peer": str(folder), "peer_repack": not a.peer_no_repack, "model": a.model.name}
+    about |= {"kernel": a.kernel or "auto", "model": a.model.name}
+    about |= {"peer": str(folder) if has_peer else "", "peer_repack": not a.peer_no_repack}
     (out / "about.json").write_text(json.dumps(about, indent=1) + "\n")
-    s = Setup(ours, peer, a.model, a.mmproj, models, rounds, a.quick, peak)
+    s = Setup(ours, peer, a.model, a.mmproj, models, rounds, a.quick, peak, peer_avx2)
     results, failed = measure(s, names, out)
     if results:
         write_charts(results, out, f"{a.model.name}, {a.threads} threads, {about['commit']}")

@@ -3,6 +3,7 @@
 refusals. Nothing here measures anything."""
 
 import io
+import json
 import os
 import pathlib
 import struct
@@ -18,8 +19,10 @@ BUILD = pathlib.Path(os.environ.get("TAMP_BINARY", ROOT / "build" / "gcc" / "tam
 sys.path[:0] = [str(COMPARE), str(ROOT / "tests")]
 sys.dont_write_bytecode = True
 
+import cases  # noqa: E402
 import client  # noqa: E402
 import gguf  # noqa: E402
+import kernels  # noqa: E402
 import measure  # noqa: E402
 import plot  # noqa: E402
 import programs  # noqa: E402
@@ -112,6 +115,66 @@ def test_a_peer_that_fails_is_an_error_with_its_last_words() -> None:
             assert "no such model" in str(error)
         else:
             raise AssertionError("a failing llama-bench was believed")
+
+
+def test_a_peer_finds_the_libraries_beside_it() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        bin = pathlib.Path(folder)
+        stub(bin, "llama-bench", 'echo "{\\"avg_ts\\": 3.5, \\"at\\": \\"$LD_LIBRARY_PATH\\"}"\n')
+        said = programs.run([str(bin / "llama-bench")])
+        assert str(bin.resolve()) in said.split('"at": "')[1].split(":")[0], said
+
+
+def test_a_product_is_held_against_the_instruction_it_is_made_of() -> None:
+    def line(kernel: str, kind: str, bulk: bool) -> dict[str, object]:
+        return {"kernel": kernel, "type": kind, "bulk": bulk, "n_out": 5, "n_in": 7, "rows": 2}
+
+    assert kernels.limit_of(line("amx", "Q4_1", True)) == "amx tdpbf16ps"
+    assert kernels.limit_of(line("amx", "Q4_1", False)) == "avx512 vpdpbusd"
+    assert kernels.limit_of(line("amx", "F16", False)) == "avx512 fma"
+    assert kernels.limit_of(line("amx", "F32", True)) == "avx512 fma"
+    assert kernels.limit_of(line("avx2", "Q8_0", False)) == "avx2 vpmaddubsw"
+    assert kernels.limit_of(line("ref", "Q8_0", False)) == ""
+    peak = [{"threads": n, "how": "avx2 fma", "value": 100.0 * n} for n in (1, 2)]
+    assert kernels.peak_of(peak, "avx2 fma", 2) == 200.0
+    assert kernels.peak_of(peak, "amx tdpbf16ps", 2) == 0.0
+    assert kernels.name_of(line("amx", "Q4_1", True)) == ("kernels Q4_1", "5x7 x 2")
+
+
+def test_every_limit_is_one_that_peak_measures() -> None:
+    source = (ROOT / "bench" / "peak_loops.c").read_text()
+    for how in {*kernels.INTEGER.values(), *kernels.FLOAT.values(), kernels.TILES}:
+        assert f'"{how}"' in source, how
+
+
+def test_kernels_give_a_share_of_the_peak_of_each_round() -> None:
+    class Machine:
+        threads = 2
+        speed = 0.0
+
+        def kernels(self) -> list[dict[str, object]]:
+            self.speed += 100
+            few = {"type": "Q4_1", "n_out": 8, "n_in": 8, "rows": 1, "bulk": False, "kernel": "avx2"}
+            return [few | {"gops": self.speed, "gb_per_s": 5.0}, few | {"kernel": "ref", "gops": 1.0, "gb_per_s": 1.0}]
+
+        def peak(self) -> list[dict[str, object]]:
+            hows = {"avx2 vpmaddubsw": 400.0, "96 MiB": 10.0}
+            return [{"threads": 2, "how": how, "value": value} for how, value in hows.items()]
+
+    setup = cases.Setup(Machine(), None, ROOT, ROOT, ROOT, Rounds(2, 0, lambda: 0.0), False, [])
+    (only,) = cases.kernels(setup)  # the portable loops have no peak
+    assert only.ratios() == [0.25, 0.5], only
+    assert only.extra["share_of_read_peak"] == 0.5 and only.extra["rows"] == 1
+
+
+def test_the_case_avx2_says_what_it_lacks() -> None:
+    setup = cases.Setup(None, None, ROOT, ROOT, ROOT, Rounds(1, 0, lambda: 0.0), True, [])
+    try:
+        list(cases.avx2(setup))
+    except cases.NotHere as needs:
+        assert "llamacpp.sh avx2" in str(needs)
+    else:
+        raise AssertionError("it compared with nothing")
 
 
 # -- pictures and GGUF files -----------------------------------------------------------------
@@ -210,6 +273,15 @@ def test_charts_are_well_formed() -> None:
         assert float(rect.get("width", "0")) >= 1
     lines = ET.fromstring(plot.by_size(results[:2], "title"))
     assert len(lines.findall(space + "polyline")) == 2
+    shapes = [
+        Result("kernels Q4_1", f"{shape} x {n}", "GOPS", True, [1.0 * n], [90.0], {"shape": shape, "rows": n})
+        for shape in ("8x8", "8x16")
+        for n in (1, 64)
+    ]
+    lines = ET.fromstring(plot.by_shape(shapes, "title"))
+    assert len(lines.findall(space + "polyline")) == 3
+    heights = [float(t.get("y", "0")) for t in lines.iter(space + "text") if t.text in ("8x8", "8x16", "at most")]
+    assert len(heights) == 3 and all(abs(a - b) >= 13 for a in heights for b in heights if a is not b), heights
 
 
 # -- programs -----------------------------------------------------------------------------------
@@ -252,6 +324,23 @@ def test_benchmark_refuses_wrong_arguments() -> None:
         assert status == 2 and said, (wrong, status)
     status, said = outcome(program, "--profile", "none", "--prefill", "64")
     assert status == 2 and "none" in said, said
+
+
+def test_products_are_measured_by_shape() -> None:
+    if not (BUILD / "benchmark").is_file():
+        raise Skipped("no benchmark program")
+    for wrong in (["--runs", "0"], ["--runs"], ["--fast"]):
+        status, said = outcome(BUILD / "benchmark", "kernels", *wrong)
+        assert status == 2 and "usage" in said, (wrong, status)
+    status, said = outcome(BUILD / "benchmark", "kernels", "--kernel", "none")
+    assert status == 1 and "none" in said, said
+    status, said = outcome(BUILD / "benchmark", "kernels", "--runs", "1", "--only", "F32", "--threads", "1", "--json")
+    lines = [json.loads(line) for line in said.splitlines()]
+    assert status == 0 and [x["rows"] for x in lines] == [1, 8, 64, 256, 512], said
+    for x in lines:
+        assert x["type"] == "F32" and not x["bulk"], x
+        ops = 2e-6 * x["n_out"] * x["n_in"] * x["rows"]
+        assert abs(x["gops"] * x["ms"] - ops) <= 0.01 * ops + 1e-3, x
 
 
 def test_benchmark_runs_as_many_rows_as_asked() -> None:
