@@ -4,6 +4,7 @@
 #include "compress/compressor.h"
 #include "compress/plan.h"
 #include "tests/test.h"
+#include "tests/unit/method_fixture.h"
 #include "tests/unit/random_rows.h"
 
 #include <stdlib.h>
@@ -11,33 +12,8 @@
 #define ARENA_MAX ((size_t)256 << 20)
 #define WIDTH     16
 
-static double option[COMPRESSOR_MAX_OPTIONS];
-
-static void set(const char *name, double v)
-{
-    option[compressor_option_index(compressor_find("concept"), name)] = v;
-}
-
-static const char *run(struct rows *r, struct arena *a)
-{
-    struct err e = ERR_INIT;
-    struct compress_outcome out = {0};
-    struct compress_call call = {
-        .stage = STAGE_LM_LAYER, .layer = 3, .n_layer = 8, .options = option};
-    CHECK_OK(compressor_find("concept")->ops.apply(&call, r, a, &out, &e), e);
-    CHECK_OK(rows_check(r, &e), e);
-    return out.skipped;
-}
-
-static void rows_at(struct rows *r, struct arena *a, const double *degrees, int n)
-{
-    struct err e = ERR_INIT;
-    CHECK_OK(rows_init(r, a, n, 2, ROW_TEXT, 0, &e), e);
-    for (int i = 0; i < n; i++) {
-        r->x[2 * i] = (float)(2 * cos(degrees[i] * M_PI / 180));
-        r->x[2 * i + 1] = (float)(2 * sin(degrees[i] * M_PI / 180));
-    }
-}
+static struct method method = {
+    .name = "concept", .stage = STAGE_LM_LAYER, .layer = 3, .n_layer = 8};
 
 TEST(concept_by_hand, "p_t = (1 - cos) / 2 at its border; mean, first or last stands for all")
 {
@@ -45,13 +21,13 @@ TEST(concept_by_hand, "p_t = (1 - cos) / 2 at its border; mean, first or last st
     struct arena a;
     struct rows r;
     arena_init(&a, ARENA_MAX);
-    compressor_defaults(compressor_find("concept"), option);
-    set("threshold", 0.5); /* p = 1/4: turns of 60 degrees and more */
+    method_defaults(&method);
+    method_set(&method, "threshold", 0.5); /* p = 1/4: turns of 60 degrees and more */
     static const double want[][2] = {{20, 110.5}, {0, 101}, {40, 120}};
     for (int vector = 0; vector < 3; vector++) {
-        set("vector", vector);
-        rows_at(&r, &a, degrees, 6);
-        CHECK(!run(&r, &a));
+        method_set(&method, "vector", vector);
+        rows_at_angles(&r, &a, 0, degrees, 6);
+        CHECK(!method_run(&method, &r, &a));
         CHECK_INT(r.n, ==, 3);
         CHECK_DOUBLE(r.mass[0], ==, 3);
         CHECK_DOUBLE(r.position[0], ==, 1);
@@ -62,9 +38,9 @@ TEST(concept_by_hand, "p_t = (1 - cos) / 2 at its border; mean, first or last st
                          1e-6);
         }
     }
-    set("threshold", 1);
-    rows_at(&r, &a, degrees, 6);
-    CHECK_STR(run(&r, &a), "nothing_similar");
+    method_set(&method, "threshold", 1);
+    rows_at_angles(&r, &a, 0, degrees, 6);
+    CHECK_STR(method_run(&method, &r, &a), "nothing_similar");
     arena_clear(&a);
 }
 
@@ -81,16 +57,16 @@ TEST(concept_prefix_stable, "concepts of every prefix are those of the whole, bu
         for (int i = 0; i < whole.n; i++) {
             whole.flags[i] = rng_below(&g, 8) == 0 ? ROW_PROTECTED : rng_below(&g, 9) == 0;
         }
-        compressor_defaults(compressor_find("concept"), option);
-        set("threshold", 0.9 * rng_double(&g));
-        set("vector", (double)rng_below(&g, 3));
+        method_defaults(&method);
+        method_set(&method, "threshold", 0.9 * rng_double(&g));
+        method_set(&method, "vector", (double)rng_below(&g, 3));
         copy_rows(&merged, &a, &whole);
-        run(&merged, &a);
+        method_run(&method, &merged, &a);
         for (int k = 1; k < whole.n; k++) {
             struct rows prefix;
             copy_rows(&prefix, &a, &whole);
             prefix.n = prefix.n_source = k;
-            run(&prefix, &a);
+            method_run(&method, &prefix, &a);
             for (int s = 0; s < k; s++) {
                 CHECK_INT(prefix.owner[s], ==, merged.owner[s]);
             }
@@ -137,9 +113,9 @@ TEST(concept_global_ratio, "the ratio holds over all texts; a wordy one merges m
     const char *skipped;
     plan_text_step(&plan, MODALITY_LM, 2 * N, &c, &step, &skipped);
     CHECK(!skipped);
-    memcpy(option, step.options, sizeof option);
+    memcpy(method.option, step.options, sizeof method.option);
     for (int i = 0; i < 2; i++) {
-        CHECK(!run(&text[i], &a));
+        CHECK(!method_run(&method, &text[i], &a));
     }
     CHECK_INT(text[0].n, <, text[1].n * 3 / 4);
     CHECK_INT(text[1].n, >, (int)(N / 1.6));

@@ -2,6 +2,7 @@
  * positions and norms by hand. */
 #include "compress/compressor.h"
 #include "tests/test.h"
+#include "tests/unit/method_fixture.h"
 #include "tests/unit/random_rows.h"
 
 #include <stdbool.h>
@@ -9,46 +10,20 @@
 #define ARENA_MAX ((size_t)64 << 20)
 #define WIDTH     8
 
-static double option[COMPRESSOR_MAX_OPTIONS];
-
-static void set(const char *name, double v)
-{
-    option[compressor_option_index(compressor_find("cosine"), name)] = v;
-}
-
-static const char *run(struct rows *r, struct arena *a)
-{
-    struct err e = ERR_INIT;
-    struct compress_outcome out = {0};
-    struct compress_call call = {
-        .stage = STAGE_TEXT_ROWS, .layer = -1, .n_layer = 1, .options = option};
-    CHECK_OK(compressor_find("cosine")->ops.apply(&call, r, a, &out, &e), e);
-    CHECK_OK(rows_check(r, &e), e);
-    return out.skipped;
-}
-
-/* Two-dimensional rows at the given angles in degrees, all of length 2. */
-static void rows_at(struct rows *r, struct arena *a, const double *degrees, int n)
-{
-    struct err e = ERR_INIT;
-    CHECK_OK(rows_init(r, a, n, 2, ROW_TEXT, 100, &e), e);
-    for (int i = 0; i < n; i++) {
-        r->x[2 * i] = (float)(2 * cos(degrees[i] * M_PI / 180));
-        r->x[2 * i + 1] = (float)(2 * sin(degrees[i] * M_PI / 180));
-    }
-}
+static struct method method = {
+    .name = "cosine", .stage = STAGE_TEXT_ROWS, .layer = -1, .n_layer = 1};
 
 TEST(cosine_by_hand, "groups, mean positions and both norms on rows with known angles")
 {
     struct arena a;
     struct rows r;
     arena_init(&a, ARENA_MAX);
-    compressor_defaults(compressor_find("cosine"), option);
-    set("threshold", 0.85); /* 31.8 degrees */
+    method_defaults(&method);
+    method_set(&method, "threshold", 0.85); /* 31.8 degrees */
     const double degrees[] = {0, 30, 90, 100, 110, 200};
 
-    rows_at(&r, &a, degrees, 6);
-    CHECK(!run(&r, &a));
+    rows_at_angles(&r, &a, 100, degrees, 6);
+    CHECK(!method_run(&method, &r, &a));
     CHECK_INT(r.n, ==, 3);
     CHECK_DOUBLE(r.mass[0], ==, 2);
     CHECK_DOUBLE(r.mass[1], ==, 3);
@@ -61,9 +36,9 @@ TEST(cosine_by_hand, "groups, mean positions and both norms on rows with known a
     CHECK_DOUBLE(fabs((double)r.x[1] - 2 * sin(15 * M_PI / 180)), <, 1e-6);
     CHECK_DOUBLE(fabs((double)r.x[3] - 2 * sin(100 * M_PI / 180)), <, 1e-6);
 
-    set("norm", 0);
-    rows_at(&r, &a, degrees, 6);
-    CHECK(!run(&r, &a));
+    method_set(&method, "norm", 0);
+    rows_at_angles(&r, &a, 100, degrees, 6);
+    CHECK(!method_run(&method, &r, &a));
     /* mean of two at 30 degrees: shorter by cos 15 */
     CHECK_DOUBLE(fabs((double)r.x[0] - 2 * pow(cos(15 * M_PI / 180), 2)), <, 1e-6);
     arena_clear(&a);
@@ -74,14 +49,14 @@ TEST(cosine_borders, "protected rows, breaks, kinds and max_group close a group"
     struct arena a;
     struct rows r;
     arena_init(&a, ARENA_MAX);
-    compressor_defaults(compressor_find("cosine"), option);
+    method_defaults(&method);
     const double same[12] = {0};
-    rows_at(&r, &a, same, 12);
+    rows_at_angles(&r, &a, 100, same, 12);
     r.flags[3] = ROW_PROTECTED;
     r.flags[6] = ROW_BREAK;
     r.kind[8] = ROW_IMAGE;
-    set("max_group", 2);
-    CHECK(!run(&r, &a));
+    method_set(&method, "max_group", 2);
+    CHECK(!method_run(&method, &r, &a));
     /* 0 1 | 2 | 3 | 4 5 | 6 7 | 8 | 9 10 | 11 */
     static const int owner[] = {0, 0, 1, 2, 3, 3, 4, 4, 5, 6, 6, 7};
     CHECK_INT(r.n, ==, 8);
@@ -97,21 +72,21 @@ TEST(cosine_threshold_one, "1 merges nothing, not even equal rows; -1 all but op
     struct rows r;
     struct rows before;
     arena_init(&a, ARENA_MAX);
-    compressor_defaults(compressor_find("cosine"), option);
+    method_defaults(&method);
     const double degrees[] = {33, 33, 33, 33, 90, 270};
-    set("threshold", 1);
-    rows_at(&r, &a, degrees, 6);
+    method_set(&method, "threshold", 1);
+    rows_at_angles(&r, &a, 100, degrees, 6);
     copy_rows(&before, &a, &r);
-    CHECK_STR(run(&r, &a), "nothing_similar");
+    CHECK_STR(method_run(&method, &r, &a), "nothing_similar");
     CHECK(same_rows(&r, &before));
-    CHECK_INT(compressor_find("cosine")->ops.predict(option, 6), ==, 6);
-    set("threshold", -1);
-    set("max_group", 64);
-    CHECK(!run(&r, &a));
+    CHECK_INT(compressor_find("cosine")->ops.predict(method.option, 6), ==, 6);
+    method_set(&method, "threshold", -1);
+    method_set(&method, "max_group", 64);
+    CHECK(!method_run(&method, &r, &a));
     CHECK_INT(r.n, ==, 2);
-    CHECK_INT(compressor_find("cosine")->ops.predict(option, 6), ==, -1);
-    rows_at(&r, &a, degrees, 1);
-    CHECK_STR(run(&r, &a), "too_few_rows");
+    CHECK_INT(compressor_find("cosine")->ops.predict(method.option, 6), ==, -1);
+    rows_at_angles(&r, &a, 100, degrees, 1);
+    CHECK_STR(method_run(&method, &r, &a), "too_few_rows");
     arena_clear(&a);
 }
 
@@ -120,14 +95,14 @@ TEST(cosine_again, "merging merged rows weighs them by their mass")
     struct arena a;
     struct rows r;
     arena_init(&a, ARENA_MAX);
-    compressor_defaults(compressor_find("cosine"), option);
+    method_defaults(&method);
     const double same[4] = {0};
-    rows_at(&r, &a, same, 4);
+    rows_at_angles(&r, &a, 100, same, 4);
     r.flags[3] = ROW_BREAK;
-    CHECK(!run(&r, &a));
+    CHECK(!method_run(&method, &r, &a));
     CHECK_INT(r.n, ==, 2);
     r.flags[1] = 0;
-    CHECK(!run(&r, &a));
+    CHECK(!method_run(&method, &r, &a));
     CHECK_INT(r.n, ==, 1);
     CHECK_DOUBLE(r.mass[0], ==, 4);
     CHECK_DOUBLE(r.position[0], ==, 101.5);
@@ -152,16 +127,16 @@ TEST(cosine_prefix_stable, "groups of every prefix are those of the whole, but f
         arena_init(&a, ARENA_MAX);
         random_rows(&whole, &a, 60, WIDTH, SHAPE_NEIGHBOURS, &g);
         mark_borders(&whole, &g);
-        compressor_defaults(compressor_find("cosine"), option);
-        set("threshold", -0.2 + 1.1 * rng_double(&g));
-        set("max_group", (double)(2 + rng_below(&g, 5)));
+        method_defaults(&method);
+        method_set(&method, "threshold", -0.2 + 1.1 * rng_double(&g));
+        method_set(&method, "max_group", (double)(2 + rng_below(&g, 5)));
         copy_rows(&merged, &a, &whole);
-        run(&merged, &a);
+        method_run(&method, &merged, &a);
         for (int k = 1; k < whole.n; k++) {
             struct rows prefix;
             copy_rows(&prefix, &a, &whole);
             prefix.n = prefix.n_source = k;
-            run(&prefix, &a);
+            method_run(&method, &prefix, &a);
             for (int s = 0; s < k; s++) {
                 CHECK_INT(prefix.owner[s], ==, merged.owner[s]);
             }

@@ -4,18 +4,14 @@
 #include "model/attention_share.h"
 #include "tensor/ops.h"
 #include "tests/test.h"
+#include "tests/unit/method_fixture.h"
 #include "tests/unit/random_rows.h"
 
 #define ARENA_MAX ((size_t)64 << 20)
 #define WIDTH     4
 #define N         24
 
-static double option[COMPRESSOR_MAX_OPTIONS];
-
-static void set(const char *name, double v)
-{
-    option[compressor_option_index(compressor_find("query"), name)] = v;
-}
+static struct method method = {.name = "query", .stage = STAGE_LM_LAYER, .layer = 8, .n_layer = 30};
 
 enum { MERGE, GATHER, DROP };
 
@@ -28,22 +24,14 @@ static void four_sentences(struct rows *r, struct arena *a, struct rng *g)
         r->flags[i] |= i >= 18 ? ROW_PROTECTED | ROW_QUESTION : 0;
     }
     r->flags[0] |= ROW_BREAK;
-    compressor_defaults(compressor_find("query"), option);
+    method_defaults(&method);
 }
 
 static const char *run(struct rows *r, const float *attention, struct arena *a)
 {
-    struct err e = ERR_INIT;
-    struct compress_outcome out = {0};
-    struct compress_call call = {.stage = STAGE_LM_LAYER,
-                                 .layer = 8,
-                                 .n_layer = 30,
-                                 .metric = attention,
-                                 .n_metric = 1,
-                                 .options = option};
-    CHECK_OK(compressor_find("query")->ops.apply(&call, r, a, &out, &e), e);
-    CHECK_OK(rows_check(r, &e), e);
-    return out.skipped;
+    method.metric = attention;
+    method.n_metric = 1;
+    return method_run(&method, r, a);
 }
 
 static void check_same(const struct rows *r, int i, const struct rows *before, int old)
@@ -64,7 +52,7 @@ TEST(query_sentences, "the sentence that is attended to goes on whole, where it 
     for (int fate = MERGE; fate <= DROP; fate++) {
         four_sentences(&r, &a, &g);
         copy_rows(&before, &a, &r);
-        set("dropped", fate);
+        method_set(&method, "dropped", fate);
         CHECK(!run(&r, attention, &a));
         int first = r.owner[6];
         CHECK_INT(r.n, ==, fate == GATHER ? 14 : 12); /* 18 free rows at ratio 3, the question */
@@ -107,20 +95,21 @@ TEST(query_edge, "the sentence at the edge of the budget goes on in part, by its
     arena_init(&a, ARENA_MAX);
     rng_init(&g, test_seed());
     four_sentences(&r, &a, &g);
-    set("ratio", 2); /* nine rows: sentence 6..11, and of 12..17 three */
-    set("window", 3);
-    set("dropped", DROP);
+    method_set(&method, "ratio", 2); /* nine rows: sentence 6..11, and of 12..17 three */
+    method_set(&method, "window", 3);
+    method_set(&method, "dropped", DROP);
     CHECK(!run(&r, attention, &a));
     CHECK_INT(r.n, ==, 9 + 6);
     static const int kept[] = {6, 7, 8, 9, 10, 11, 12, 16, 17};
     for (int i = 0; i < 9; i++) {
         CHECK_DOUBLE(r.position[i], ==, kept[i]);
     }
-    set("unit", 0); /* single rows: the two that are attended to, then the first ones */
+    method_set(&method, "unit",
+               0); /* single rows: the two that are attended to, then the first ones */
     four_sentences(&r, &a, &g);
-    set("unit", 0);
-    set("ratio", 4.5);
-    set("dropped", DROP);
+    method_set(&method, "unit", 0);
+    method_set(&method, "ratio", 4.5);
+    method_set(&method, "dropped", DROP);
     CHECK(!run(&r, attention, &a));
     CHECK_INT(r.n, ==, 4 + 6);
     static const int rows[] = {0, 1, 8, 17};
@@ -143,7 +132,7 @@ TEST(query_borders, "each message keeps a row; exact rows count for their senten
     r.flags[6] |= ROW_BREAK;
     r.flags[15] |= ROW_PROTECTED | ROW_EXACT;
     copy_rows(&before, &a, &r);
-    set("dropped", MERGE);
+    method_set(&method, "dropped", MERGE);
     CHECK(!run(&r, attention, &a));
     /* 17 free rows at ratio 3: five of the last sentence, one of the first message */
     CHECK_INT(r.n, ==, 1 + 5 + 1 + 6);
@@ -152,11 +141,11 @@ TEST(query_borders, "each message keeps a row; exact rows count for their senten
     check_same(&r, r.owner[15], &before, 15);
     CHECK_DOUBLE(r.mass[r.owner[15]], ==, 1);
     CHECK_STR(run(&r, NULL, &a), "no_question");
-    set("ratio", 1);
+    method_set(&method, "ratio", 1);
     copy_rows(&before, &a, &r);
     CHECK(!run(&r, attention, &a));
     CHECK(same_rows(&r, &before));
-    CHECK_INT(compressor_find("query")->ops.predict(option, 9), ==, 9);
+    CHECK_INT(compressor_find("query")->ops.predict(method.option, 9), ==, 9);
     arena_clear(&a);
 }
 

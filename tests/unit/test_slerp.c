@@ -2,28 +2,13 @@
  * finite, and the published code's own arithmetic. */
 #include "compress/compressor.h"
 #include "tests/test.h"
+#include "tests/unit/method_fixture.h"
 #include "tests/unit/random_rows.h"
 
 #define ARENA_MAX ((size_t)64 << 20)
 #define WIDTH     6
 
-static double option[COMPRESSOR_MAX_OPTIONS];
-
-static void set(const char *name, double v)
-{
-    option[compressor_option_index(compressor_find("slerp"), name)] = v;
-}
-
-static const char *run(struct rows *r, struct arena *a)
-{
-    struct err e = ERR_INIT;
-    struct compress_outcome out = {0};
-    struct compress_call call = {
-        .stage = STAGE_LM_LAYER, .layer = 3, .n_layer = 8, .options = option};
-    CHECK_OK(compressor_find("slerp")->ops.apply(&call, r, a, &out, &e), e);
-    CHECK_OK(rows_check(r, &e), e);
-    return out.skipped;
-}
+static struct method method = {.name = "slerp", .stage = STAGE_LM_LAYER, .layer = 3, .n_layer = 8};
 
 /* Rows in the plane: angle in degrees and length. */
 static void rows_at(struct rows *r, struct arena *a, const double (*at)[2], int n)
@@ -31,8 +16,7 @@ static void rows_at(struct rows *r, struct arena *a, const double (*at)[2], int 
     struct err e = ERR_INIT;
     CHECK_OK(rows_init(r, a, n, 2, ROW_TEXT, 10, &e), e);
     for (int i = 0; i < n; i++) {
-        r->x[2 * i] = (float)(at[i][1] * cos(at[i][0] * M_PI / 180));
-        r->x[2 * i + 1] = (float)(at[i][1] * sin(at[i][0] * M_PI / 180));
+        row_at_angle(r, i, at[i][0], at[i][1]);
     }
 }
 
@@ -48,7 +32,7 @@ TEST(slerp_lengths, "0 to 9 rows become 0 1 2 3 3 4 4 5 5 6; the first and the l
     static const int want[] = {0, 1, 2, 3, 3, 4, 4, 5, 5, 6};
     struct rng g;
     rng_init(&g, test_seed());
-    compressor_defaults(compressor_find("slerp"), option);
+    method_defaults(&method);
     for (int n = 0; n < 10; n++) {
         struct arena a;
         struct rows r;
@@ -56,7 +40,7 @@ TEST(slerp_lengths, "0 to 9 rows become 0 1 2 3 3 4 4 5 5 6; the first and the l
         arena_init(&a, ARENA_MAX);
         random_rows(&r, &a, n, WIDTH, SHAPE_UNIFORM, &g);
         copy_rows(&before, &a, &r);
-        const char *skipped = run(&r, &a);
+        const char *skipped = method_run(&method, &r, &a);
         CHECK_INT(r.n, ==, want[n]);
         CHECK((skipped != NULL) == (n <= 3));
         for (int last = n - (n % 2 ? 2 : 1); n > 3 && last < n; last++) {
@@ -74,9 +58,9 @@ TEST(slerp_by_hand, "the middle angle; lengths blend; places are the mean or cou
     struct arena a;
     struct rows r;
     arena_init(&a, ARENA_MAX);
-    compressor_defaults(compressor_find("slerp"), option);
+    method_defaults(&method);
     rows_at(&r, &a, at, 6);
-    CHECK(!run(&r, &a));
+    CHECK(!method_run(&method, &r, &a));
     CHECK_INT(r.n, ==, 4);
     check_row(&r, 0, 0, 1);
     check_row(&r, 1, 40, 2); /* where the mean would have length 2 cos 30 = 1.73 */
@@ -86,9 +70,9 @@ TEST(slerp_by_hand, "the middle angle; lengths blend; places are the mean or cou
     CHECK_DOUBLE(r.position[1], ==, 11.5);
     CHECK_DOUBLE(r.position[2], ==, 13.5);
     CHECK_DOUBLE(r.position[3], ==, 15);
-    set("positions", 1);
+    method_set(&method, "positions", 1);
     rows_at(&r, &a, at, 6);
-    CHECK(!run(&r, &a));
+    CHECK(!method_run(&method, &r, &a));
     for (int i = 0; i < 4; i++) {
         CHECK_DOUBLE(r.position[i], ==, 10 + i);
     }
@@ -101,13 +85,13 @@ TEST(slerp_masses, "a row that stands for three pulls three times as far as one"
     struct arena a;
     struct rows r;
     arena_init(&a, ARENA_MAX);
-    compressor_defaults(compressor_find("slerp"), option);
+    method_defaults(&method);
     rows_at(&r, &a, at, 4);
     r.mass[2] = 3;
     r.n_source = 6;
     static int32_t owner[] = {0, 1, 2, 2, 2, 3};
     r.owner = owner;
-    CHECK(!run(&r, &a));
+    CHECK(!method_run(&method, &r, &a));
     CHECK_INT(r.n, ==, 3);
     CHECK_DOUBLE(r.mass[1], ==, 4);
     check_row(&r, 1, 60, 2);
@@ -123,10 +107,10 @@ TEST(slerp_guards, "equal, nearly equal, opposite and zero rows stay finite, in 
     struct rows r;
     arena_init(&a, ARENA_MAX);
     for (int compat = 0; compat < 2; compat++) {
-        compressor_defaults(compressor_find("slerp"), option);
-        set("compat", compat);
+        method_defaults(&method);
+        method_set(&method, "compat", compat);
         rows_at(&r, &a, at, 12);
-        CHECK(!run(&r, &a));
+        CHECK(!method_run(&method, &r, &a));
         CHECK_INT(r.n, ==, 7);
         for (int i = 0; i < r.n * 2; i++) {
             CHECK(isfinite((double)r.x[i]));
@@ -149,12 +133,12 @@ TEST(slerp_norms, "between rows of one length a pair has that length, if they ar
     struct rows r;
     rng_init(&g, test_seed());
     arena_init(&a, ARENA_MAX);
-    compressor_defaults(compressor_find("slerp"), option);
+    method_defaults(&method);
     for (int trial = 0; trial < 200; trial++) {
         double at[4][2] = {{0, 1}, {360 * rng_double(&g), 3}, {0, 3}, {0, 1}};
         at[2][0] = at[1][0] + 170 * rng_double(&g);
         rows_at(&r, &a, at, 4);
-        CHECK(!run(&r, &a));
+        CHECK(!method_run(&method, &r, &a));
         check_row(&r, 1, (at[1][0] + at[2][0]) / 2, 3);
     }
     arena_clear(&a);
@@ -166,10 +150,10 @@ TEST(slerp_compat, "the published arithmetic: norms over the stretch, pairs of a
     struct arena a;
     struct rows r;
     arena_init(&a, ARENA_MAX);
-    compressor_defaults(compressor_find("slerp"), option);
-    set("compat", 1);
+    method_defaults(&method);
+    method_set(&method, "compat", 1);
     rows_at(&r, &a, at, 6);
-    CHECK(!run(&r, &a));
+    CHECK(!method_run(&method, &r, &a));
     CHECK_INT(r.n, ==, 4);
     /* firsts 0, x1, x3, x5; seconds x0, x2, x4, 0: squares 4 + 9 + 1 and 1 + 4 + 1 */
     double cosine = 4 * cos(60 * M_PI / 180) / sqrt(14.0 * 6.0);
@@ -187,23 +171,24 @@ TEST(slerp_borders, "protected rows, breaks and kinds end a stretch; start and e
     struct rows r;
     rng_init(&g, test_seed());
     arena_init(&a, ARENA_MAX);
-    compressor_defaults(compressor_find("slerp"), option);
+    method_defaults(&method);
     random_rows(&r, &a, 20, WIDTH, SHAPE_UNIFORM, &g);
     r.flags[4] = ROW_PROTECTED; /* 0..3 | 4 | 5..9 | 10..13 | 14..19 */
     r.flags[10] = ROW_BREAK;
     for (int i = 14; i < 20; i++) {
         r.kind[i] = ROW_IMAGE;
     }
-    CHECK(!run(&r, &a));
+    CHECK(!method_run(&method, &r, &a));
     static const int owner[] = {0, 1, 1, 2, 3, 4, 5, 5, 6, 7, 8, 9, 9, 10, 11, 12, 12, 13, 13, 14};
     CHECK_INT(r.n, ==, 15);
     for (int i = 0; i < 20; i++) {
         CHECK_INT(r.owner[i], ==, owner[i]);
     }
-    set("start", 2);
-    set("end", 1);
+    method_set(&method, "start", 2);
+    method_set(&method, "end", 1);
     random_rows(&r, &a, 8, WIDTH, SHAPE_UNIFORM, &g);
-    CHECK(!run(&r, &a)); /* 0 1 | 2 (3 4) 5 6 | 7: five in the middle, an odd number */
+    CHECK(!method_run(&method, &r,
+                      &a)); /* 0 1 | 2 (3 4) 5 6 | 7: five in the middle, an odd number */
     CHECK_INT(r.n, ==, 7);
     CHECK_INT(r.owner[3], ==, 3);
     CHECK_INT(r.owner[4], ==, 3);
@@ -214,7 +199,7 @@ TEST(slerp_prefix_stable, "the pairs of a prefix are those of the whole, but for
 {
     struct rng g;
     rng_init(&g, test_seed());
-    compressor_defaults(compressor_find("slerp"), option);
+    method_defaults(&method);
     for (int trial = 0; trial < 20; trial++) {
         struct arena a;
         struct rows whole;
@@ -225,12 +210,12 @@ TEST(slerp_prefix_stable, "the pairs of a prefix are those of the whole, but for
             whole.flags[i] = rng_below(&g, 9) == 0 ? ROW_PROTECTED : 0;
         }
         copy_rows(&merged, &a, &whole);
-        run(&merged, &a);
+        method_run(&method, &merged, &a);
         for (int k = 1; k < whole.n; k++) {
             struct rows prefix;
             copy_rows(&prefix, &a, &whole);
             prefix.n = prefix.n_source = k;
-            run(&prefix, &a);
+            method_run(&method, &prefix, &a);
             for (int s = 0; s < k - 2; s++) { /* a stretch leaves up to two rows at its end */
                 CHECK_INT(prefix.owner[s], ==, merged.owner[s]);
             }
