@@ -138,16 +138,17 @@ static void bench_text(struct engine *en, const struct settings *s)
     if (plan_from_profile(&off, "off", NULL)) {
         return;
     }
-    buf_init(&prompt, 1 << 20);
+    buf_init(&prompt, BENCH_PROMPT_BYTES);
     printf("\n%-28s %10s %14s %14s\n", "text, no compression", "rows", "prefill rows/s",
            "decode tok/s");
     for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
         struct measured prefill = {.n = 0};
         struct measured decode = {.n = 0};
         struct job_result r = {0};
-        for (int i = 0; i < s->n_runs; i++) {
-            if (!bench_prompt(en, &off, &prompt, sizes[k], i + (int)k * MAX_RUNS) ||
-                !bench_job(en, &off, buf_str(&prompt), NULL, 33, &r)) {
+        int words = bench_prompt_words(en, &off, sizes[k]);
+        for (int i = 0; words >= 0 && i < s->n_runs; i++) {
+            bench_words(&prompt, words, i + (int)k * MAX_RUNS);
+            if (!bench_job(en, &off, buf_str(&prompt), NULL, 33, &r)) {
                 break;
             }
             prefill.value[prefill.n++] = (r.prompt_rows - r.cached_rows) * 1e3 / r.prompt_ms;

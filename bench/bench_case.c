@@ -38,14 +38,14 @@ static void print_line(struct engine *en, const struct bench_case *c, const char
     fflush(stdout);
 }
 
-static bool run_text(struct engine *en, const struct bench_case *c, int run, struct buf *prompt)
+static bool run_text(struct engine *en, const struct bench_case *c, int run, int words,
+                     struct buf *prompt)
 {
     struct job_result r = {0};
-    int rows = c->prefill > 0 ? c->prefill : c->context;
     /* The first token comes out of the prefill: predicted_ms covers the others. */
     int tokens = c->prefill > 0 ? 1 : c->decode + 1;
-    if (!bench_prompt(en, &c->plan, prompt, rows, run) ||
-        !bench_job(en, &c->plan, buf_str(prompt), NULL, tokens, &r)) {
+    bench_words(prompt, words, run);
+    if (!bench_job(en, &c->plan, buf_str(prompt), NULL, tokens, &r)) {
         return false;
     }
     print_line(en, c, c->prefill > 0 ? "prefill" : "decode", run, &r);
@@ -77,10 +77,11 @@ bool bench_case_run(struct engine *en, const struct bench_case *c, int n_runs)
         return run_picture(en, c, n_runs);
     }
     struct buf prompt;
-    bool ok = true;
-    buf_init(&prompt, 1 << 20);
+    int words = bench_prompt_words(en, &c->plan, c->prefill > 0 ? c->prefill : c->context);
+    bool ok = words >= 0;
+    buf_init(&prompt, BENCH_PROMPT_BYTES);
     for (int run = 0; ok && run < n_runs; run++) {
-        ok = run_text(en, c, run, &prompt);
+        ok = run_text(en, c, run, words, &prompt);
     }
     buf_free(&prompt);
     return ok;

@@ -5,11 +5,15 @@
 
 void bench_words(struct buf *out, int n, int run)
 {
-    static const char *const words[] = {"red", "shoe", "paper", "tea", "glass", "coat", "lamp"};
+    enum { N_WORDS = 7, DIGITS = 4 };
+    static const char *const words[N_WORDS] = {"red",   "shoe", "paper", "tea",
+                                               "glass", "coat", "lamp"};
     buf_clear(out);
-    buf_printf(out, "Run %d:", run);
+    buf_puts(out, "Words:");
+    int left = run;
     for (int i = 0; i < n; i++) {
-        buf_printf(out, " %s", words[(i * 5 + run * 3 + i / 7) % 7]);
+        buf_printf(out, " %s", words[(i < DIGITS ? left : i * 5 + run * 3 + i / 7) % N_WORDS]);
+        left /= N_WORDS;
     }
 }
 
@@ -70,11 +74,10 @@ bool bench_job(struct engine *en, const struct plan *plan, const char *prompt,
 }
 
 /* Rows of a prompt of so many words; -1 after an error. */
-static int rows_of_words(struct engine *en, const struct plan *plan, struct buf *out, int words,
-                         int run)
+static int rows_of_words(struct engine *en, const struct plan *plan, struct buf *scratch, int words)
 {
-    bench_words(out, words, run);
-    struct job *job = prepare(en, plan, buf_str(out), NULL, 1);
+    bench_words(scratch, words, 0);
+    struct job *job = prepare(en, plan, buf_str(scratch), NULL, 1);
     if (!job) {
         return -1;
     }
@@ -85,29 +88,41 @@ static int rows_of_words(struct engine *en, const struct plan *plan, struct buf 
     return rows;
 }
 
-bool bench_prompt(struct engine *en, const struct plan *plan, struct buf *out, int n, int run)
+static int words_for(struct engine *en, const struct plan *plan, struct buf *scratch, int n)
 {
     enum { SAMPLE = 16, TRIES = 4 };
-    int least = rows_of_words(en, plan, out, 0, run);
-    int sample = rows_of_words(en, plan, out, SAMPLE, run);
+    int least = rows_of_words(en, plan, scratch, 0);
+    int sample = rows_of_words(en, plan, scratch, SAMPLE);
     if (least < 0 || sample < 0) {
-        return false;
+        return -1;
     }
     if (n < least) {
         fprintf(stderr, "bench: a prompt takes at least %d rows\n", least);
-        return false;
+        return -1;
     }
     double a_word = (double)(sample - least) / SAMPLE;
     int words = (int)((n - least) / a_word);
     for (int i = 0; i < TRIES; i++) {
-        int rows = rows_of_words(en, plan, out, words, run);
+        int rows = rows_of_words(en, plan, scratch, words);
+        if (rows < 0) {
+            return -1;
+        }
         int more = (int)((n - rows) / a_word);
-        if (rows < 0 || more == 0) {
-            return rows > 0;
+        if (more == 0) {
+            break;
         }
         words += words + more > 0 ? more : -words;
     }
-    return !buf_failed(out);
+    return words;
+}
+
+int bench_prompt_words(struct engine *en, const struct plan *plan, int n)
+{
+    struct buf scratch;
+    buf_init(&scratch, BENCH_PROMPT_BYTES);
+    int words = words_for(en, plan, &scratch, n);
+    buf_free(&scratch);
+    return words;
 }
 
 bool bench_picture(const char *path, struct image_bytes *out, struct buf *b)

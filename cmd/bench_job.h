@@ -13,13 +13,17 @@
 bool bench_job(struct engine *en, const struct plan *plan, const char *prompt,
                const struct image_bytes *picture, int n_tokens, struct job_result *result);
 
-/* n words, each one token for the tokenizers we know, in an order that no other `run`
- * has. */
+/* Room for the longest prompt. */
+#define BENCH_PROMPT_BYTES (8 << 20)
+
+/* n words, each one token for the tokenizers we know, in an order that no other `run` below
+ * 2,401 has, from the fourth word on at the latest. */
 void bench_words(struct buf *out, int n, int run);
 
-/* A prompt of exactly n rows with the chat template around it, or the nearest that whole
- * words allow. False if n is below what the template alone takes, or on an error. */
-bool bench_prompt(struct engine *en, const struct plan *plan, struct buf *out, int n, int run);
+/* How many words make a prompt of exactly n rows with the chat template around it, or the
+ * nearest that whole words allow: once for all runs of a case. -1 with the reason on stderr
+ * if n is below what the template alone takes, or on an error. */
+int bench_prompt_words(struct engine *en, const struct plan *plan, int n);
 
 /* The file at path into b; out points into b. False with the reason on stderr. */
 bool bench_picture(const char *path, struct image_bytes *out, struct buf *b);

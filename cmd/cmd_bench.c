@@ -122,14 +122,18 @@ static bool run_case(struct engine *en, const struct bench_case *c, const struct
                      const struct image_bytes *picture, struct buf *prompt)
 {
     struct measured m = {.n = 0};
+    int words = c->what == WHAT_PICTURE ? 0 : bench_prompt_words(en, c->plan, c->rows);
+    if (words < 0) {
+        return false;
+    }
     for (int run = -1; run < (int)f->runs; run++) {
         struct job_result r = {0};
         int tokens = c->what == WHAT_ANSWER ? (int)f->tokens + 1 : 1;
         buf_clear(prompt);
         if (c->what == WHAT_PICTURE) {
             buf_printf(prompt, "What kind of product is it? %d", run);
-        } else if (!bench_prompt(en, c->plan, prompt, c->rows, run + 1)) {
-            return false;
+        } else {
+            bench_words(prompt, words, run + 1);
         }
         if (!bench_job(en, c->plan, buf_str(prompt), c->what == WHAT_PICTURE ? picture : NULL,
                        tokens, &r)) {
@@ -193,7 +197,7 @@ static int run_cases(struct engine *en, const struct bench_flags *f, const struc
     struct buf prompt;
     struct buf bytes;
     struct image_bytes picture = {0};
-    buf_init(&prompt, 4 << 20);
+    buf_init(&prompt, BENCH_PROMPT_BYTES);
     buf_init(&bytes, PICTURE_MAX_BYTES);
     bool ok = true;
     for (int i = 0; ok && i < n_prompts; i++) {
