@@ -89,10 +89,17 @@ static int unknown_name(const char *name, struct err *e)
                    list);
 }
 
+static const struct kernels *preferred;
+
+void kernels_prefer(const struct kernels *k)
+{
+    preferred = k;
+}
+
 const struct kernels *kernels_choose(const char *name, struct err *e)
 {
     if (!name || !strcmp(name, "auto")) {
-        return best();
+        return preferred ? preferred : best();
     }
     for (int i = 0; i < N_SETS; i++) {
         if (strcmp(name, sets[i].kernels->name) != 0) {

@@ -13,7 +13,8 @@
 struct packed_kernels;
 
 struct kernels {
-    const char *name; /* "ref", "avx2", ...: what --kernel takes */
+    const char *name;  /* "ref", "avx2", ...: what --kernel takes */
+    const char *loops; /* vector_ops of the same instruction set: "ref", "avx2", "avx512" */
 
     /* to half precision: the KV cache */
     void (*f32_to_f16)(uint16_t *y, const float *x, int n);

@@ -400,8 +400,11 @@ GROUP_ROW_KERNELS(q6_k, 8, 210, false)
         [TENSOR_Q6_K] = dequantize_row_q6_k,                                                       \
     }
 
-const struct kernels kernels_avx2 = {.name = "avx2", .packed = &packed_avx2, LOOPS};
-const struct kernels kernels_avxvnni = {.name = "avxvnni", .packed = &packed_avxvnni, LOOPS};
-const struct kernels kernels_vnni = {.name = "vnni", .packed = &packed_vnni, LOOPS};
-const struct kernels kernels_amx = {.name = "amx", .packed = &packed_amx, LOOPS};
+const struct kernels kernels_avx2 = {
+    .name = "avx2", .loops = "avx2", .packed = &packed_avx2, LOOPS};
+const struct kernels kernels_avxvnni = {
+    .name = "avxvnni", .loops = "avx2", .packed = &packed_avxvnni, LOOPS};
+const struct kernels kernels_vnni = {
+    .name = "vnni", .loops = "avx512", .packed = &packed_vnni, LOOPS};
+const struct kernels kernels_amx = {.name = "amx", .loops = "avx512", .packed = &packed_amx, LOOPS};
 #endif

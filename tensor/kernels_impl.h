@@ -13,4 +13,8 @@ extern const struct kernels kernels_vnni;
 extern const struct kernels kernels_amx;
 #endif
 
+/* What "auto" stands for from now on; NULL: the best set of this CPU, as at first. For the
+ * tests, which run everything with each set; before other threads compute. */
+void kernels_prefer(const struct kernels *k);
+
 #endif

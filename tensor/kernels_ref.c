@@ -66,6 +66,7 @@ ROW_KERNELS(q6_k, TENSOR_Q6_K)
 
 const struct kernels kernels_ref = {
     .name = "ref",
+    .loops = "ref",
     .f32_to_f16 = f32_to_f16,
     .dot_row =
         {

@@ -39,7 +39,7 @@ const struct vector_ops *vector_ops_for(const struct kernels *kernels)
     int n;
     const struct vector_ops *const *here = vector_ops_here(&n);
     for (int i = 0; i < n; i++) {
-        if (strcmp(kernels->name, here[i]->name) == 0) {
+        if (strcmp(kernels->loops, here[i]->name) == 0) {
             return here[i];
         }
     }

@@ -34,7 +34,7 @@ struct vector_ops {
 };
 
 /* The set that goes with these kernels: the widest that this CPU runs, unless the user
- * forced kernels below the best ones; then those of the same name. Never NULL. */
+ * forced kernels below the best ones; then those of the same instructions. Never NULL. */
 const struct vector_ops *vector_ops_for(const struct kernels *kernels);
 
 /* What op_... functions use; at first the best for this CPU. Set once, before other

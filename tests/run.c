@@ -1,6 +1,8 @@
 /* Runs every TEST of the program, each in its own process with a time limit, and ends
  * with "N passed, N failed, N skipped". See tests/README.md. */
 #include "tensor/blas.h"
+#include "tensor/kernels_impl.h"
+#include "tensor/vector_ops.h"
 #include "tests/test.h"
 #include "vision/image.h"
 
@@ -26,6 +28,7 @@ extern const struct test_case __stop_tamp_tests[];
 
 static uint64_t seed = 20240521;
 static const char *program;
+static const char *kernel = "auto";
 
 uint64_t test_seed(void)
 {
@@ -49,6 +52,21 @@ static bool wanted(const struct test_case *t, const struct options *o)
         }
     }
     return o->n_patterns == 0;
+}
+
+/* Everything that takes the best kernels takes these. */
+static bool force_kernels(const char *name)
+{
+    struct err e = ERR_INIT;
+    const struct kernels *k = kernels_choose(name, &e);
+    if (!k) {
+        fprintf(stderr, "%s\n", e.msg);
+        return false;
+    }
+    vector_ops_use(vector_ops_for(k));
+    kernels_prefer(k);
+    kernel = name;
+    return true;
 }
 
 /* 0 passed, 1 failed, 2 skipped */
@@ -87,7 +105,8 @@ static int run_one(const struct test_case *t, const struct options *o)
     if (WIFSIGNALED(status)) {
         printf("      ended by signal %d (%s)\n", WTERMSIG(status), strsignal(WTERMSIG(status)));
     }
-    printf("      again: %s --seed %llu %s\n", program, (unsigned long long)seed, t->name);
+    printf("      again: %s --kernel %s --seed %llu %s\n", program, kernel,
+           (unsigned long long)seed, t->name);
     return 1;
 }
 
@@ -107,11 +126,16 @@ int main(int argc, char **argv)
             o.verbose = true;
         } else if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc) {
             seed = strtoull(argv[++i], NULL, 10);
+        } else if (strcmp(argv[i], "--kernel") == 0 && i + 1 < argc) {
+            if (!force_kernels(argv[++i])) {
+                return 2;
+            }
         } else {
-            fprintf(stderr,
-                    "usage: %s [--list] [--no-slow] [--verbose] [--seed N] [NAME ...]\n"
-                    "NAME: part of a test's name or file\n",
-                    argv[0]);
+            fprintf(
+                stderr,
+                "usage: %s [--list] [--no-slow] [--verbose] [--seed N] [--kernel SET] [NAME ...]\n"
+                "NAME: part of a test's name or file\n",
+                argv[0]);
             return 2;
         }
     }

@@ -1,7 +1,7 @@
 /* The elementwise loops of every instruction set that this CPU runs, against formulas in
  * double: over all magnitudes, at the ends, and the same bits wherever an element lies. */
 #include "base/rng.h"
-#include "tensor/kernels.h"
+#include "tensor/kernels_impl.h"
 #include "tensor/vector_ops_impl.h"
 #include "tests/test.h"
 
@@ -294,10 +294,18 @@ TEST(vector_ops_choice, "forced kernels force their loops; else the best of this
     struct err e = ERR_INIT;
     int n_sets;
     const struct vector_ops *const *sets = vector_ops_here(&n_sets);
+    kernels_prefer(NULL); /* as in the program, whatever set the tests run with */
+    vector_ops_use(NULL);
     CHECK(vector_ops_used() == sets[n_sets - 1]);
     CHECK(vector_ops_for(kernels_choose(NULL, &e)) == sets[n_sets - 1]);
     if (n_sets > 1) {
         CHECK_STR(vector_ops_for(kernels_choose("ref", &e))->name, "ref");
+    }
+    for (const char *const *name = kernels_names() + 1; *name; name++) {
+        const struct kernels *k = kernels_choose(*name, &e);
+        if (k && k != kernels_choose(NULL, &e)) {
+            CHECK_STR(vector_ops_for(k)->name, k->loops);
+        }
     }
     vector_ops_use(&vector_ops_ref);
     CHECK(vector_ops_used() == &vector_ops_ref);
