@@ -102,7 +102,8 @@ static const struct schema_option options[] = {
      .max = 256,
      .metavar = "N",
      .unit = "",
-     .help = "threads that compute; 0 takes what the machine offers",
+     .help = "threads that compute; 0 takes one for each core or for each hardware thread that "
+             "affinity and cgroup allow, whichever multiplies faster when it starts",
      .offset = AT(threads),
      .commands = BOTH},
     {.name = "parallel",

@@ -1,5 +1,6 @@
 /* Opening, closing, and the worker thread that alone owns sequences and KV. */
 #include "engine/engine_impl.h"
+#include "engine/thread_count.h"
 
 #include "base/alloc.h"
 #include "base/checked.h"
@@ -217,8 +218,9 @@ static int start(struct engine *en, struct err *e)
         return -1;
     }
     vector_ops_use(vector_ops_for(en->compute.kernels));
-    en->compute.pool =
-        pool_new(en->params.n_threads ? en->params.n_threads : threads_available(), e);
+    int n_threads = en->params.n_threads;
+    n_threads = n_threads ? n_threads : thread_count_default(en->compute.kernels, e);
+    en->compute.pool = n_threads > 0 ? pool_new(n_threads, e) : NULL;
     if (!en->compute.pool || open_model(en, e) || open_vision(en, e) || pack_weights(en, e)) {
         return -1;
     }
