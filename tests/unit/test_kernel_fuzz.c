@@ -1,7 +1,7 @@
-/* Every kernel set that this CPU runs against the portable one, on shapes and numbers that
- * a generator draws: any number of outputs, rows and columns that the type allows, zeros,
- * subnormals and the largest factors, operands between two pages that nobody may touch.
- * A failure prints its seed. */
+/* Every kernel set that this CPU runs against the portable one, on shapes and
+ * numbers that a generator draws: any number of outputs, rows and columns that
+ * the type allows, zeros, subnormals and the largest factors, operands between
+ * two pages that nobody may touch. A failure prints its seed. */
 #include "base/rng.h"
 #include "tensor/attend.h"
 #include "tensor/kernels.h"
@@ -9,6 +9,7 @@
 #include "tensor/packed_kernels.h"
 #include "tensor/quant.h"
 #include "tensor/vector_ops_impl.h"
+#include "tensor/weight.h"
 #include "tests/test.h"
 #include "tests/unit/blocks_fixture.h"
 
@@ -17,7 +18,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* ---- memory between two guard pages ---------------------------------------------------- */
+/* ---- memory between two guard pages
+ * ---------------------------------------------------- */
 
 #define MOST_MAPPINGS 64
 
@@ -44,9 +46,10 @@ static void *between_pages(struct fuzz *f, size_t n)
     return rng_below(&f->r, 2) ? p + page : p + page + body - n;
 }
 
-static void unmap(struct fuzz *f)
+/* All but the first `kept`. */
+static void unmap_from(struct fuzz *f, int kept)
 {
-    while (f->n_mappings > 0) {
+    while (f->n_mappings > kept) {
         f->n_mappings--;
         munmap(f->mappings[f->n_mappings].p, f->mappings[f->n_mappings].bytes);
     }
@@ -57,14 +60,17 @@ static int between(struct fuzz *f, int low, int high)
     return low + (int)rng_below(&f->r, (uint64_t)high - (uint64_t)low + 1);
 }
 
-/* ---- numbers ----------------------------------------------------------------------------- */
+/* ---- numbers
+ * -----------------------------------------------------------------------------
+ */
 
 static const enum tensor_type types[] = {TENSOR_F16,  TENSOR_BF16, TENSOR_Q4_0, TENSOR_Q4_1,
                                          TENSOR_Q5_0, TENSOR_Q5_1, TENSOR_Q8_0, TENSOR_Q4_K,
                                          TENSOR_Q5_K, TENSOR_Q6_K};
 enum { N_TYPES = sizeof types / sizeof *types };
 
-/* Halves: zero, minus zero, the smallest and largest subnormal, the largest, one. */
+/* Halves: zero, minus zero, the smallest and largest subnormal, the largest,
+ * one. */
 static const uint16_t odd_halves[] = {0, 0x8000, 1, 0x03ff, 0x7bff, 0xfbff, 0x3c00};
 /* bf16: zero, a subnormal, 2^-100, 2^40. */
 static const uint16_t odd_bf16[] = {0, 0x8000, 0x0003, 0x0d80, 0x5380, 0xd380};
@@ -103,7 +109,8 @@ static void draw_numbers(struct fuzz *f, float *x, size_t n)
     }
 }
 
-/* ---- packed products ----------------------------------------------------------------------- */
+/* ---- packed products
+ * ----------------------------------------------------------------------- */
 
 struct product_case {
     enum tensor_type type;
@@ -116,7 +123,8 @@ struct product_case {
     double *lost; /* the same shape: what flushing subnormals may take away */
 };
 
-/* A weight with its parts' magnitudes, |d| |q| + |m|: where they cancel they round as much. */
+/* A weight with its parts' magnitudes, |d| |q| + |m|: where they cancel they
+ * round as much. */
 static double magnitude(const struct packed *p, int o, int k, float w)
 {
     if (!packed_is_integer(p)) {
@@ -140,10 +148,10 @@ static void measure(struct fuzz *f, struct product_case *c)
         packed_row(&c->p, o, w);
         c->size[i] = fabs((double)c->bias[o]);
         c->lost[i] = 1e-36;
+        double largest = 0; /* an activation is rounded in steps of its block's largest */
         for (int k = 0; k < c->n_in; k++) {
-            int first = k / PACKED_BLOCK * PACKED_BLOCK;
-            double largest = 0; /* an activation is rounded in steps of its block's largest */
-            for (int j = first; j < c->n_in && j < first + PACKED_BLOCK; j++) {
+            largest = k % PACKED_BLOCK ? largest : 0;
+            for (int j = k; k % PACKED_BLOCK == 0 && j < c->n_in && j < k + PACKED_BLOCK; j++) {
                 largest = fmax(largest, fabs((double)x[j]));
             }
             double size = magnitude(&c->p, o, k, w[k]);
@@ -153,14 +161,42 @@ static void measure(struct fuzz *f, struct product_case *c)
     }
 }
 
+/* A multiple of `step` up to `most`. */
+static int width(struct fuzz *f, int step, int most)
+{
+    return step * between(f, 1, most > step ? most / step : 1);
+}
+
+/* Most are small; some are longer than what matrix units widen at a time
+ * (BULK_WIDE_BLOCKS), some have more rows than share the widened weights
+ * (BULK_MOST_ROWS). */
+static void draw_shape(struct fuzz *f, struct product_case *c)
+{
+    int step = tensor_type_traits(c->type)->block_elements;
+    switch (rng_below(&f->r, 16)) {
+    case 0:
+        c->n_out = between(f, 1, 50);
+        c->n_in = width(f, step, 2 * BULK_WIDE_BLOCKS * PACKED_BLOCK + 200);
+        c->n_rows = between(f, 1, 20);
+        return;
+    case 1:
+        c->n_out = between(f, 1, 20);
+        c->n_in = width(f, step, 70);
+        c->n_rows = between(f, BULK_MOST_ROWS - 2, BULK_MOST_ROWS + 40);
+        return;
+    default:
+        c->n_out = between(f, 1, rng_below(&f->r, 3) ? 40 : 90);
+        c->n_in = width(f, step, step == 256 ? 512 : 300);
+        c->n_rows = between(f, 1, 40);
+    }
+}
+
 static struct product_case draw_product(struct fuzz *f)
 {
     struct err e = ERR_INIT;
     struct product_case c = {.type = PICK(f, types)};
     int step = tensor_type_traits(c.type)->block_elements;
-    c.n_out = between(f, 1, rng_below(&f->r, 3) ? 40 : 90);
-    c.n_in = step == 1 ? between(f, 1, 300) : step * between(f, 1, step == 32 ? 9 : 2);
-    c.n_rows = between(f, 1, 40);
+    draw_shape(f, &c);
     c.row_bytes = (size_t)(c.n_in / step) * (size_t)tensor_type_traits(c.type)->block_bytes;
     c.file = between_pages(f, (size_t)c.n_out * c.row_bytes);
     draw_weights(f, c.file, (size_t)c.n_out * c.row_bytes, c.type);
@@ -258,8 +294,8 @@ static void multiply_exactly(struct fuzz *f, const struct product_case *c, float
     }
 }
 
-/* Matrix units. 16-bit weights: an activation keeps 16 of its bits; integers: it and the
- * weight keep 8. */
+/* Matrix units. 16-bit weights: an activation keeps 16 of its bits; integers:
+ * it and the weight keep 8. */
 static void fuzz_bulk(struct fuzz *f, const struct product_case *c, const struct kernels *set,
                       const float *want)
 {
@@ -299,7 +335,8 @@ static void fuzz_file_rows(struct fuzz *f, const struct product_case *c, const s
     double size = 0;
     double lost = 1e-36;
     for (int k = 0; k < c->n_in; k++) {
-        /* a product and a sum, rounded once or twice: of parts up to the block's largest */
+        /* a product and a sum, rounded once or twice: of parts up to the block's
+         * largest */
         double largest = 0;
         int first = k / 256 * 256;
         for (int j = first; j < c->n_in && j < first + 256; j++) {
@@ -330,24 +367,85 @@ static void fuzz_products(struct fuzz *f)
         struct packed_rows rows = round_rows(f, &c, set->packed);
         same_rows(&rows, &want_rows);
         float *got = multiply(f, &c, set->packed, &rows, bias);
-        /* the same integers; every block (16-bit weights: every column) rounded once or twice */
+        /* the same integers; every block (16-bit weights: every column) rounded
+         * once or twice */
         double steps = packed_is_integer(&c.p) ? 2 * c.p.n_blocks + 2 : c.n_in + 2;
         near(&c, *name, got, want, steps * 0x1p-24);
         if (set->packed->bulk_multiply && bias) {
             fuzz_bulk(f, &c, set, want);
         }
         fuzz_file_rows(f, &c, set);
-        struct fuzz drop = *f; /* what this set used */
-        memmove(drop.mappings, f->mappings + kept,
-                (size_t)(f->n_mappings - kept) * sizeof *f->mappings);
-        drop.n_mappings = f->n_mappings - kept;
-        f->n_mappings = kept;
-        unmap(&drop);
+        unmap_from(f, kept);
     }
-    unmap(f);
+    unmap_from(f, 0);
 }
 
-/* ---- attention ------------------------------------------------------------------------------ */
+/* ---- rows of answers beside rows of a prompt
+ * ---------------------------------------------- */
+
+/* y [n_rows, n_out] of rows from `first` on; the first n_answer of them are of
+ * answers. */
+static float *multiply_rows(struct fuzz *f, const struct weight *w, const struct compute *c,
+                            const float *x, int n_rows, int n_answer)
+{
+    struct err e = ERR_INIT;
+    struct compute own = *c;
+    float *y = between_pages(f, (size_t)n_rows * (size_t)w->n_out * sizeof *y);
+    own.n_answer_rows = n_answer;
+    CHECK_OK(weight_matmul(w, x, w->n_in, n_rows, y, w->n_out, &own, &e), e);
+    return y;
+}
+
+/* In one product, a row has the bits that it has alone, of an answer or of a
+ * prompt. */
+static void fuzz_mixed(struct fuzz *f, struct pool *pool)
+{
+    struct err e = ERR_INIT;
+    struct weight w = {.type = PICK(f, types)};
+    int step = tensor_type_traits(w.type)->block_elements;
+    int n_rows = between(f, 1, 40);
+    int n_answer = between(f, 0, n_rows);
+    w.n_out = between(f, 1, 120);
+    w.n_in = width(f, step, step == 256 ? 512 : 300);
+    w.is_sensitive = rng_below(&f->r, 2);
+    w.row_bytes = (size_t)(w.n_in / step) * (size_t)tensor_type_traits(w.type)->block_bytes;
+    uint8_t *blocks = between_pages(f, (size_t)w.n_out * w.row_bytes);
+    float *bias = between_pages(f, (size_t)w.n_out * sizeof *bias);
+    float *x = between_pages(f, (size_t)n_rows * (size_t)w.n_in * sizeof *x);
+    draw_weights(f, blocks, (size_t)w.n_out * w.row_bytes, w.type);
+    draw_numbers(f, bias, (size_t)w.n_out);
+    draw_numbers(f, x, (size_t)n_rows * (size_t)w.n_in);
+    w.data = blocks;
+    w.bias = bias;
+    for (const char *const *name = kernels_names() + 1; *name; name++) {
+        struct compute c = {.pool = pool, .kernels = kernels_choose(*name, &e), .bulk = true};
+        if (!c.kernels) {
+            continue;
+        }
+        CHECK_OK(weight_pack(&w, &c, &e), e);
+        int kept = f->n_mappings;
+        const float *together = multiply_rows(f, &w, &c, x, n_rows, n_answer);
+        for (int i = 0; i < 3; i++) {
+            int r = between(f, 0, n_rows - 1);
+            c.pool = i % 2 ? pool : NULL;
+            const float *alone =
+                multiply_rows(f, &w, &c, x + (size_t)r * (size_t)w.n_in, 1, r < n_answer);
+            const float *same = together + (size_t)r * (size_t)w.n_out;
+            if (!test_same_bits(alone, same, (size_t)w.n_out)) {
+                FAIL("%s, %s: %d x %d, row %d of %d (%d of answers) differs from "
+                     "itself alone",
+                     *name, tensor_type_traits(w.type)->name, w.n_out, w.n_in, r, n_rows, n_answer);
+            }
+        }
+        packed_clear(&w.packed);
+        unmap_from(f, kept);
+    }
+    unmap_from(f, 0);
+}
+
+/* ---- attention
+ * ------------------------------------------------------------------------------
+ */
 
 enum attend_form { FORM_F16, FORM_F32, FORM_Q8, N_FORMS };
 
@@ -420,8 +518,9 @@ static struct attend_case draw_attention(struct fuzz *f)
                                     .bias = rng_below(&f->r, 2) ? bias : NULL,
                                     .key_position = key_position,
                                     .window = rng_below(&f->r, 3) ? 0 : (float)between(f, 1, 99)};
-    /* A score is a sum of dim products of at most `key`, each step rounded once or twice, and
-     * moves its weight by as much of itself; e^x and tanh are good to a few 1e-7. */
+    /* A score is a sum of dim products of at most `key`, each step rounded once
+     * or twice, and moves its weight by as much of itself; e^x and tanh are good
+     * to a few 1e-7. */
     double score = c.dim * key;
     c.tolerance = value * (2 * score * (c.dim + 2) * 0x1p-24 + 4e-6);
     return c;
@@ -473,7 +572,8 @@ static void fuzz_attention(struct fuzz *f, struct arena *a)
         for (size_t i = 0; i < n; i++) {
             double off = fabs((double)got[i] - (double)want[i]);
             if (isnan(want[i]) ? !isnan(got[i]) : !(off <= c.tolerance)) {
-                FAIL("set %d, form %d, dim %d, %d keys, row %zu of %d: %g in place of %g (+- %g)",
+                FAIL("set %d, form %d, dim %d, %d keys, row %zu of %d: %g in place of "
+                     "%g (+- %g)",
                      k, (int)c.form, c.dim, c.n_keys, i / (size_t)c.dim, c.rows, (double)got[i],
                      (double)want[i], c.tolerance);
             }
@@ -485,31 +585,38 @@ static void fuzz_attention(struct fuzz *f, struct arena *a)
             CHECK((isnan(alone[i]) && isnan(*same)) || test_same_bits(alone + i, same, 1));
         }
     }
-    unmap(f);
+    unmap_from(f, 0);
 }
 
-static void run(int products, int attentions)
+static void run(int products, int mixtures, int attentions)
 {
+    struct err e = ERR_INIT;
     struct fuzz f = {.n_mappings = 0};
+    struct pool *pool = pool_new(3, &e);
+    CHECK(pool);
     struct arena a;
     rng_init(&f.r, test_seed());
     arena_init(&a, (size_t)1 << 26);
     for (int i = 0; i < products; i++) {
         fuzz_products(&f);
     }
+    for (int i = 0; i < mixtures; i++) {
+        fuzz_mixed(&f, pool);
+    }
     for (int i = 0; i < attentions; i++) {
         fuzz_attention(&f, &a);
     }
     arena_clear(&a);
+    pool_free(pool);
 }
 
-TEST(kernel_fuzz,
-     "random shapes and numbers: products and attention of every set near the reference")
+TEST(kernel_fuzz, "random shapes and numbers: products and attention of every "
+                  "set near the reference")
 {
-    run(150, 150);
+    run(150, 100, 150);
 }
 
 SLOW_TEST(kernel_fuzz_long, "the same, many more of them")
 {
-    run(2500, 4000);
+    run(2500, 2000, 4000);
 }
