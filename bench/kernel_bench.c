@@ -118,20 +118,18 @@ static int make_layers(struct bench *b, const struct kernel_case *c, struct err 
         return err_no_memory(e, bytes);
     }
     draw_blocks(b, c, bytes);
+    struct weight *layers[MOST_LAYERS];
     int n = (int)(LAYERS_BYTES / bytes);
     n = n > MOST_LAYERS ? MOST_LAYERS : n;
     for (int i = 0; i < n; i++) {
-        struct weight *w = &b->layers[b->n_layers++];
-        *w = (struct weight){.n_out = c->n_out,
-                             .n_in = c->n_in,
-                             .type = c->type,
-                             .data = b->blocks,
-                             .row_bytes = row_bytes};
-        if (weight_pack(w, &b->compute, e)) {
-            return -1;
-        }
+        layers[i] = &b->layers[b->n_layers++];
+        *layers[i] = (struct weight){.n_out = c->n_out,
+                                     .n_in = c->n_in,
+                                     .type = c->type,
+                                     .data = b->blocks,
+                                     .row_bytes = row_bytes};
     }
-    return 0;
+    return weights_pack(layers, n, &b->compute, e);
 }
 
 /* Milliseconds of one product. */

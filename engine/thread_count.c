@@ -128,17 +128,16 @@ static int open_probe(struct probe *p, const struct kernels *k, struct err *e)
             return -1;
         }
     }
+    struct weight *layers[N_LAYERS];
     for (int i = 0; i < N_LAYERS; i++) {
+        layers[i] = &p->layers[i];
         p->layers[i] = (struct weight){.n_out = N_OUT,
                                        .n_in = N_IN,
                                        .type = TENSOR_Q4_1,
                                        .data = p->blocks,
                                        .row_bytes = row_bytes};
-        if (weight_pack(&p->layers[i], &p->compute[0], e)) {
-            return -1;
-        }
     }
-    return 0;
+    return weights_pack(layers, N_LAYERS, &p->compute[0], e);
 }
 
 struct measuring {

@@ -422,7 +422,7 @@ static void fuzz_mixed(struct fuzz *f, struct pool *pool)
         if (!c.kernels) {
             continue;
         }
-        CHECK_OK(weight_pack(&w, &c, &e), e);
+        CHECK_OK(weights_pack(&(struct weight *){&w}, 1, &c, &e), e);
         int kept = f->n_mappings;
         const float *together = multiply_rows(f, &w, &c, x, n_rows, n_answer);
         for (int i = 0; i < 3; i++) {
