@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Accuracy kept against cost, for every method at every rate.
 
-Starts a tamp of its own (one thread, so that processor seconds are work and not waiting),
+Starts a tamp of its own (with one thread, processor seconds are work and not waiting),
 asks it the questions of cases.py under every plan, and appends each answer to a JSON-lines
 file. The same command goes on where it was stopped; Ctrl-C loses nothing. Tables, charts
 and docs/results.md are made of the file by page.py. Methods come from `tamp help
@@ -9,6 +9,11 @@ and docs/results.md are made of the file by page.py. Methods come from `tamp hel
 
     bench/quality/frontier.py --data ../shared/data/products --out build/frontier.jsonl
     bench/quality/frontier.py ... --suites photos,ten --until 15:30 --shard 0/2
+
+Times to the first token need a quiet machine and all its threads:
+
+    bench/quality/frontier.py --data ../shared/data/products --out build/times.jsonl --threads 0 \\
+        --suites photos,ten,support,long --counts photos=20,ten=5,support=20,long=5
 """
 
 import argparse
@@ -125,7 +130,7 @@ def server(a: argparse.Namespace) -> Iterator[tuple[str, int]]:
     log = a.out.with_suffix(f".{port}.log")
     config = a.out.with_suffix(f".{port}.yaml")
     config.write_text(CONFIG)
-    command = [str(a.tamp), "serve", "--port", str(port), "--threads", "1", "--parallel", "1", "--baselines",
+    command = [str(a.tamp), "serve", "--port", str(port), "--threads", str(a.threads), "--parallel", "1", "--baselines",
                "--config", str(config), "--log-level", "warn", *a.serve]
     try:
         with programs.serving(command, port, log) as s:
@@ -187,6 +192,7 @@ def main() -> int:
     p.add_argument("--until", metavar="HH:MM", help="stop at this time of day")
     p.add_argument("--commit", help="what to note as the commit; the working tree's otherwise")
     p.add_argument("--model-note", default="", help="what to note about the model files")
+    p.add_argument("--threads", type=int, default=1, help="of the server; more than one for times on a quiet machine")
     p.add_argument("--serve", nargs=argparse.REMAINDER, default=[], help="flags for the server; the last of ours")
     a = p.parse_args()
     a.out.parent.mkdir(parents=True, exist_ok=True)

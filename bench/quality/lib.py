@@ -103,7 +103,7 @@ class Answers:
     def __init__(self, path: pathlib.Path | None):
         self.path = path
         self.known: dict[str, dict[str, Any]] = {}
-        for entry in read_lines(path):
+        for entry in read_lines(path, repair=True):
             self.known[entry["key"]] = entry
 
     @staticmethod
@@ -121,14 +121,14 @@ class Answers:
         return reply
 
 
-def read_lines(path: pathlib.Path | None) -> list[dict[str, Any]]:
-    """Entries of a JSON-lines file; a last line that was cut off counts as not written, and
-    is taken out of the file so that the next one begins on its own."""
+def read_lines(path: pathlib.Path | None, repair: bool = False) -> list[dict[str, Any]]:
+    """Entries of a JSON-lines file; a last line that was cut off counts as not written.
+    repair: take it out of the file, so that the next one begins on its own."""
     if not path or not path.exists():
         return []
     data = path.read_bytes()
     whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
+    if repair and len(whole) < len(data):
         path.write_bytes(whole)
     return [json.loads(line) for line in whole.decode().splitlines()]
 
@@ -262,36 +262,41 @@ COLOURS = ("#1f6feb", "#cf222e", "#1a7f37", "#9a6700", "#8250df", "#bf3989", "#0
            "#d4761a", "#2d333b")
 
 
+def even_ticks(low: float, high: float) -> list[float]:
+    """4 to 10 round numbers at equal distances."""
+    step = 10.0 ** math.floor(math.log10((high - low) / 2))
+    step *= next(m for m in (1, 2, 5, 10, 20) if (high - low) / (step * m) <= 8)
+    first = math.ceil(low / step)
+    return [round(i * step, 10) for i in range(first, math.floor(high / step) + 1)]
+
+
 def frontier_chart(title: str, x_name: str, y_name: str, series: dict[str, list[tuple[float, float, float, float]]],
                    level: float | None = None) -> str:
-    """Lines of (x, y, lowest y, highest y), one a method; x is logarithmic. `level` is a
-    dashed line: the uncompressed server, or a target."""
+    """Lines of (x, y, lowest y, highest y), one a method. `level` is a dashed line: the
+    uncompressed server, or a target."""
     left, right, top, bottom, width, height = 62, 190, 52, 52, 860, 440
     points = [p for s in series.values() for p in s]
     if not points:
         return plot.document(width, height, title + ": nothing measured", [])
-    x_low, x_high = min(p[0] for p in points) / 1.15, max(p[0] for p in points) * 1.15
+    x_low, x_high = min(p[0] for p in points), max(p[0] for p in points)
+    x_low, x_high = x_low - 0.06 * (x_high - x_low) - 1e-9, x_high + 0.06 * (x_high - x_low) + 1e-9
     lows = [p[2] for p in points] + ([level] if level is not None else [])
     highs = [p[3] for p in points] + ([level] if level is not None else [])
     margin = max((max(highs) - min(lows)) * 0.05, 0.005)
     y_low, y_high = min(lows) - margin, max(highs) + margin
 
     def at(x: float, y: float) -> tuple[float, float]:
-        across = math.log(x / x_low) / math.log(x_high / x_low)
+        across = (x - x_low) / (x_high - x_low)
         return (left + (width - left - right) * across,
                 height - bottom - (height - top - bottom) * (y - y_low) / (y_high - y_low))
 
     parts = []
-    for t in plot.ticks(x_low, x_high):
+    for t in even_ticks(x_low, x_high):
         x, _ = at(t, y_low)
         parts += [plot.line(x, top, x, height - bottom), plot.text(x, height - bottom + 18, f"{t:g}", "middle")]
-    step = 10 ** math.floor(math.log10(y_high - y_low))
-    step = step if (y_high - y_low) / step > 4 else step / 5 if (y_high - y_low) / step < 2 else step / 2
-    t = math.ceil(y_low / step) * step
-    while t <= y_high:
+    for t in even_ticks(y_low, y_high):
         _, y = at(x_low, t)
         parts += [plot.line(left, y, width - right, y), plot.text(left - 8, y + 4, f"{t:.3g}", "end")]
-        t += step
     if level is not None:
         _, y = at(x_low, level)
         parts.append(f'<line x1="{left}" y1="{y:.1f}" x2="{width - right}" y2="{y:.1f}" stroke="#24292f" '

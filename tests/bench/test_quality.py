@@ -138,6 +138,12 @@ def test_plans_are_made_of_the_methods_table() -> None:
     assert "brandnew ratio=4" in new
 
 
+def test_ticks_are_round_and_few() -> None:
+    for low, high in ((0, 1), (43.2, 97), (0.61, 0.64), (-0.2, 1.4), (12, 13), (0.001, 0.9)):
+        ticks = lib.even_ticks(low, high)
+        assert 3 <= len(ticks) <= 10 and low <= ticks[0] and ticks[-1] <= high, (low, high, ticks)
+
+
 # -- charts ---------------------------------------------------------------------------------------
 
 
