@@ -78,7 +78,7 @@ def ask(url: str, messages: list[Any], plan: Plan, max_tokens: int, pid: int | N
     reply = post(url + "/v1/chat/completions", body)
     wall = time.perf_counter() - began
     choice, usage, timings = reply["choices"][0], reply["usage"]["compression"], reply["timings"]
-    said = choice["logprobs"]["content"]
+    said = (choice["logprobs"] or {}).get("content") or []  # null when the answer is empty
     answer = {
         "text": choice["message"]["content"],
         "tokens": [t["token"] for t in said],
