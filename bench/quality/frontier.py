@@ -61,7 +61,7 @@ def picture_plans(methods: dict[str, Any]) -> dict[str, lib.Plan]:
     """Every method for pictures at every rate that it takes."""
     plans: dict[str, lib.Plan] = {}
     for name, m in methods.items():
-        if "image" not in m["slots"] or name in ("off", "modifiers"):
+        if "image" not in m["slots"] or name == "off":
             continue
         if name == "random":
             steps = [{"ratio": r, "seed": s} for r in RATIOS[1:] for s in SEEDS]
@@ -96,6 +96,8 @@ def text_plans(methods: dict[str, Any], cutoffs: tuple[int, ...], ratios: tuple[
 def suites(a: argparse.Namespace, methods: dict[str, Any]) -> dict[str, tuple[list[Any], dict[str, lib.Plan]]]:
     """suite -> its cases and its plans; "off" is always asked first."""
     profiles = {f"profile {p}": p for p in a.profiles.split(",") if p}
+    if "guard" in methods:
+        profiles |= {f"{name} + guard": {"profile": p, "guard": True} for name, p in profiles.items()}
     photos = picture_plans(methods)
     few = {k: v for k, v in photos.items()
            if re.fullmatch(r"(tome|pool|downscale|prune|cascade|stride) ratio=(4|8|16)|dedup threshold=0.9|random ratio=8 seed=1",

@@ -244,15 +244,14 @@ def mean(values: Iterable[float]) -> float:
 
 def methods_of(tamp: pathlib.Path) -> dict[str, dict[str, Any]]:
     """name -> {"slots": [...], "options": {name: [choices or range text]}} from `tamp help
-    --methods`, so that a new method is measured without a word here."""
+    --methods`, so that a new method is measured without a word here; what is no method has
+    no slots."""
     found: dict[str, dict[str, Any]] = {}
     for block in re.split(r"^#### ", programs.run([str(tamp), "help", "--methods"]), flags=re.MULTILINE)[1:]:
         name, _, text = block.partition("\n")
         slots = re.search(r"Slots: ([^;]*);", text)
-        if not slots:
-            continue
         options = {row[0]: row[1] for row in re.findall(r"^\| `(\w+)` \| ([^|]*) \|", text, re.MULTILINE)}
-        found[name.strip()] = {"slots": re.findall(r"`(\w+)`", slots[1]), "options": options}
+        found[name.strip()] = {"slots": re.findall(r"`(\w+)`", slots[1]) if slots else [], "options": options}
     return found
 
 

@@ -72,15 +72,25 @@ def group_name(e: Entry) -> str:
 
 def tabulate(entries: list[Entry], times: list[Entry]) -> dict[str, dict[str, Row]]:
     """suite -> plan -> row; a plan's row has the cases that were also asked uncompressed."""
-    full = {(e["suite"], e["case"]): e for e in entries if e["plan"] == "off" and not e.get("label")}
+    plain = [e for e in entries if e["plan"] == "off" and not e.get("label")]
+    full = {(e["suite"], e["case"], None): e for e in plain} | {(e["suite"], e["case"], e["commit"]): e for e in plain}
     by: dict[str, dict[str, list[Entry]]] = collections.defaultdict(lambda: collections.defaultdict(list))
+    seen = set()
     for e in entries:
-        if (e["suite"], e["case"]) in full:
-            by[e["suite"]][group_name(e)].append(e)
+        name = group_name(e)
+        what = (e["suite"], e["case"], e["plan"], name)
+        if (e["suite"], e["case"], None) in full and what not in seen:
+            by[e["suite"]][name].append(e)
+            seen.add(what)
     timed: dict[tuple[str, str], list[Entry]] = collections.defaultdict(list)
     for e in times:
         timed[e["suite"], group_name(e)].append(e)
-    return {suite: {plan: row_of(plan, [(full[suite, e["case"]], e) for e in listed], timed[suite, plan])
+
+    def base(e: Entry) -> Entry:
+        """Uncompressed, by the same program if it was asked."""
+        return full.get((e["suite"], e["case"], e["commit"])) or full[e["suite"], e["case"], None]
+
+    return {suite: {plan: row_of(plan, [(base(e), e) for e in listed], timed[suite, plan])
                     for plan, listed in plans.items()} for suite, plans in by.items()}
 
 
@@ -107,7 +117,7 @@ def row_of(plan: str, pairs: list[tuple[Entry, Entry]], timed: list[Entry]) -> R
         cpu_s=lib.mean(e["cpu_s"] for _, e in costs),
         compress=sum(c["compress_ms"] for c in shares) / max(sum(c["prompt_ms"] + c["vision_ms"] for c in shares), 1e-9),
         stages=stages_of([e for _, e in replies]),
-        guard=sum(bool(e.get("guard")) for _, e in replies),
+        guard=sum((e.get("guard") or {}).get("redone", 0) > 0 for _, e in replies),
         first_ms=statistics.median(firsts) if firsts else None, kinds=kinds)
 
 
@@ -153,7 +163,7 @@ def main_table(rows: dict[str, Row]) -> str:
     rows = {k: r for k, r in rows.items() if r.n >= rows["off"].n // 4 or r.n >= 40}
     head = ["plan", "cases", "right", "kept %", "still right %, at least", "lost, won", "p", "same answer %", "tokens agree %",
             "KL", "rows %", "processor % (95 %)", "compressor %", *(["first token ms"] if timed else []),
-            *(["guard"] if guard else []), "rows in > out"]
+            *(["redone"] if guard else []), "rows in > out"]
     body = []
     for r in sorted(rows.values(), key=lambda r: (r.plan != "off", method_of(r.plan), -r.rows)):
         off = r.plan == "off"
@@ -320,7 +330,7 @@ def main() -> int:
               "95 % bound of that; lost, won: right to wrong and back, p: McNemar's exact test that both are as likely; tokens "
               "agree: share of the answer until the first token that differs; KL: of the first token, from the 20 likeliest, in nats; "
               "rows: mean over the decoder's layers; processor: seconds of the whole request, pictures and answer included, "
-              "95 % interval from a bootstrap over requests; compressor: its share of the time for pictures and prompt.")
+              "95 % interval from a bootstrap over requests; compressor: its share of the time for pictures and prompt; redone: requests that cascade or guard ran again.")
     if a.html:
         a.html.write_text(lib.html_page("What compression costs and keeps", [
             (title, as_html(about + "\n\n" + legend + "\n\n" + text), "".join(charts.values())) for _, title, text, charts in made]))

@@ -239,16 +239,19 @@ TEST(plan_text_print_is_the_inverse, "the printed settings make the same plan ou
         "text.method=cosine,text.ratio=1.3,protect_system=false,protect_tail=5,min_text_rows=9",
         "image.method=dedup,image.threshold=0.95,lm.method=query,lm.ratio=2.5,lm.cutoff=6",
         "image.method=tome,image.ratio=auto,image.reweight=true,image.residual=0.1",
+        "image.method=pool,guard.on=true",
+        "image.method=cascade,image.ratio=16,guard.entropy=1.5",
     };
+    enum { N = sizeof settings / sizeof *settings };
     struct plan p;
     struct plan again;
     struct buf text;
     buf_init(&text, 1 << 16);
     for (int i = 0; i < 64; i++) {
-        if (i < 4) {
+        if (i < N) {
             CHECK_OK(plan_from_profile(&p, "off", &e) || plan_text_apply(&p, settings[i], &e), e);
-        } else if (plan_profile_name(i - 4)) {
-            CHECK_OK(plan_from_profile(&p, plan_profile_name(i - 4), &e), e);
+        } else if (plan_profile_name(i - N)) {
+            CHECK_OK(plan_from_profile(&p, plan_profile_name(i - N), &e), e);
         } else {
             break;
         }
@@ -259,7 +262,7 @@ TEST(plan_text_print_is_the_inverse, "the printed settings make the same plan ou
         CHECK_OK(plan_text_apply(&again, buf_str(&text), &e), e);
         if (plan_id(&again) != plan_id(&p)) {
             FAIL("\"%s\" is another plan than \"%s\"", buf_str(&text),
-                 i < 4 ? settings[i] : p.profile);
+                 i < N ? settings[i] : p.profile);
         }
     }
     buf_free(&text);
