@@ -236,6 +236,10 @@ TEST(speculation_together,
             ask(&q[i], PROMPT PROMPT PROMPT, i % 3 == 1 ? "customer_service" : "off", 30 + 3 * i);
             struct generation_params *g = &q[i].request.gen;
             struct plan *plan = &q[i].request.plan;
+            if (i % 3 == 1) {
+                CHECK_OK(plan_set_method(plan, MODALITY_TEXT, "cosine", &e), e);
+                CHECK_OK(plan_set_number(plan, MODALITY_TEXT, "ratio", 1.3, &e), e);
+            }
             g->seed = (uint64_t)i;
             g->temperature = i & 1 ? 0.7f : 0;
             g->n_choices = i == 2 ? 3 : 1;

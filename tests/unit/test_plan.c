@@ -62,8 +62,8 @@ TEST(plan_profiles, "the four built-in profiles, printed")
     check_print(&p, "image tome ratio=2 schedule=constant counts=fixed");
     p = profile("customer_service");
     check_print(
-        &p, "image tome ratio=8 schedule=constant counts=fixed; text cosine ratio=1.3 max_group=4 "
-            "norm=direction; protect_system=false protect_tail=32 min_text_rows=64");
+        &p, "image tome ratio=8 schedule=constant counts=fixed; lm cosine ratio=1.5 max_group=4 "
+            "norm=direction cutoff=14; protect_system=false protect_tail=32 min_text_rows=64");
     for (int i = 0; i < 4; i++) {
         CHECK(plan_profile_name(i) && plan_profile_summary(i));
     }
