@@ -169,6 +169,9 @@ static int write_files(struct calibrate_run *c, const struct calibrate_flags *f,
         calibrate_print_promise(&s, &promise);
         printf("%s\nprofile: %s/profile.yaml\nreport:  %s/report.html\n", buf_str(&promise), f->out,
                f->out);
+        if (q->kept < 0 && !f->explore) {
+            printf("--explore asks every plan, to see how far each is from the target\n");
+        }
     }
     buf_free(&set);
     buf_free(&promise);

@@ -41,6 +41,7 @@ SEEDS = range(1, 6)
 CHOICES = {
     "prune": [{"score": "diversity"}, {"dropped": "discard"}, {"score": "diversity", "dropped": "discard"}],
     "tome": [{"counts": "adaptive"}],
+    "cascade": [{"tokens": 4}],  # the first ones are "It is a", whatever the picture shows
 }
 PROFILES = ("balanced", "product_search", "customer_service")
 # In front of the chats' plans: all text may merge but the question.
@@ -67,7 +68,8 @@ def picture_plans(methods: dict[str, Any]) -> dict[str, lib.Plan]:
             steps = [{"ratio": r, "seed": s} for r in RATIOS[1:] for s in SEEDS]
         elif "ratio" in m["options"]:
             steps = [{"ratio": r} for r in RATIOS]
-            steps += [c | {"ratio": r} for c in CHOICES.get(name, []) for r in (4, 8, 16)]
+            steps += [c | {"ratio": r} for c in CHOICES.get(name, []) for r in (4, 8, 16)
+                      if set(c) <= set(m["options"])]
         elif "threshold" in m["options"]:
             steps = [{"threshold": t} for t in (0.99, 0.95, 0.9, 0.8)]
         else:
@@ -97,7 +99,8 @@ def suites(a: argparse.Namespace, methods: dict[str, Any]) -> dict[str, tuple[li
     """suite -> its cases and its plans; "off" is always asked first."""
     profiles = {f"profile {p}": p for p in a.profiles.split(",") if p}
     if "guard" in methods:
-        profiles |= {f"{name} + guard": {"profile": p, "guard": True} for name, p in profiles.items()}
+        profiles |= {f"{name} + guard{words('', g)}": {"profile": p, "guard": {"on": True} | g}
+                     for name, p in profiles.items() for g in ({}, {"tokens": 4})}
     photos = picture_plans(methods)
     few = {k: v for k, v in photos.items()
            if re.fullmatch(r"(tome|pool|downscale|prune|cascade|stride) ratio=(4|8|16)|dedup threshold=0.9|random ratio=8 seed=1",

@@ -158,16 +158,27 @@ def agreement(a: Sequence[str], b: Sequence[str]) -> float:
     return n / len(a) if a else 1.0
 
 
+def numbered(likeliest: list[Any]) -> list[tuple[tuple[str, int], float]]:
+    """Tokens told apart by how often the same text came before: pieces of a character are
+    all printed alike."""
+    seen: dict[str, int] = {}
+    found = []
+    for token, logprob in likeliest:
+        seen[token] = seen.get(token, 0) + 1
+        found.append(((token, seen[token]), logprob))
+    return found
+
+
 def divergence(full: list[Any], other: list[Any]) -> float:
     """KL(full || other) in nats of the first token, from the 20 likeliest of each. What
     `other` does not list is at most as likely as its last one, and the rest of full's
     probability is one more token; so this is a lower bound."""
     if not full or not other:
         return 0.0
-    listed = dict(map(tuple, other))
+    listed = dict(numbered(other))
     least = min(listed.values())
     total = rest_p = rest_q = 0.0
-    for token, logprob in full:
+    for token, logprob in numbered(full):
         q = listed.get(token, least)
         total += math.exp(logprob) * (logprob - q)
         rest_p += math.exp(logprob)

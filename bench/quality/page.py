@@ -160,7 +160,7 @@ def as_html(markdown: str) -> str:
 def main_table(rows: dict[str, Row]) -> str:
     timed = any(r.first_ms is not None for r in rows.values())
     guard = any(r.guard for r in rows.values())
-    rows = {k: r for k, r in rows.items() if r.n >= rows["off"].n // 4 or r.n >= 40}
+    rows = {k: r for k, r in rows.items() if r.n >= min(24, rows["off"].n // 3)}
     head = ["plan", "cases", "right", "kept %", "still right %, at least", "lost, won", "p", "same answer %", "tokens agree %",
             "KL", "rows %", "processor % (95 %)", "compressor %", *(["first token ms"] if timed else []),
             *(["redone"] if guard else []), "rows in > out"]
@@ -170,7 +170,7 @@ def main_table(rows: dict[str, Row]) -> str:
         still = "" if off or not r.was else f"{percent(r.still)}, {percent(lib.lower_bound(r.was - r.lost, r.was))}"
         cpu = "" if r.cpu[0] != r.cpu[0] else "100" if off else f"{100 * r.cpu[0]:.0f} ({100 * r.cpu[1]:.0f}-{100 * r.cpu[2]:.0f})"
         body.append([r.plan, str(r.n), f"{r.was} > {r.now}" if not off else str(r.was), "" if off else percent(r.kept), still,
-                     "" if off else f"{r.lost}, {r.won}", "" if off else f"{lib.mcnemar(r.lost, r.won):.2f}",
+                     "" if off else f"{r.lost}, {r.won}", "" if off else f"{lib.mcnemar(r.lost, r.won):.2g}",
                      "" if off else percent(r.equal), "" if off else percent(r.agree), "" if off else f"{r.kl:.3f}",
                      percent(r.rows), cpu, percent(r.compress),
                      *([f"{r.first_ms:.0f}" if r.first_ms is not None else ""] if timed else []),
@@ -292,8 +292,8 @@ def sections(entries: list[Entry], times: list[Entry]) -> list[tuple[str, str, s
             text += "\nBy kind, right without and with compression:\n\n" + kinds_table(rows, plans)
         if duel := duels(entries, suite):
             text += "\nThe default against the baselines, on the same cases:\n\n" + duel
-        charts = {f"frontier-{suite}-{x}.svg": chart(title, rows, x)
-                  for x in ("cpu", "rows", *(["first"] if any(r.first_ms for r in rows.values()) else []))}
+        kinds = ["cpu", "rows", *(["first"] if any(r.first_ms for r in rows.values()) else [])]
+        charts = {f"frontier-{suite}-{x}.svg": chart(title, rows, x) for x in kinds if rows["off"].was}
         made.append((suite, title, text, charts))
     if any(e["suite"] == "cutoff" for e in entries):
         made.append(("cutoff", "SLERP by cutoff and length (the table of llm_slerp_generation)", cutoff_tables(entries), {}))

@@ -20,6 +20,7 @@ sys.dont_write_bytecode = True
 import cases  # noqa: E402
 import frontier  # noqa: E402
 import lib  # noqa: E402
+import page  # noqa: E402
 import resamples  # noqa: E402
 from plain import Skipped, run  # noqa: E402
 
@@ -43,6 +44,8 @@ def test_divergence_of_whole_distributions_is_kl() -> None:
     full, other = logs(a=0.6, b=0.3, c=0.1), logs(b=0.25, a=0.5, c=0.25)
     assert abs(lib.divergence(full, other) - 0.07246032792714363) < 1e-12  # numpy
     assert lib.divergence(full, full) == 0
+    pieces = [["\ufffd", math.log(0.5)], ["\ufffd", math.log(0.3)], ["a", math.log(0.2)]]
+    assert lib.divergence(pieces, pieces) == 0
     # A token that is not listed counts with the least of those that are: a lower bound.
     assert 0 < lib.divergence(logs(a=0.6, b=0.4), logs(a=0.7, d=0.2)) < 0.6 * math.log(0.6 / 0.7) + 0.4 * math.log(0.4 / 1e-3)
 
@@ -142,6 +145,39 @@ def test_ticks_are_round_and_few() -> None:
     for low, high in ((0, 1), (43.2, 97), (0.61, 0.64), (-0.2, 1.4), (12, 13), (0.001, 0.9)):
         ticks = lib.even_ticks(low, high)
         assert 3 <= len(ticks) <= 10 and low <= ticks[0] and ticks[-1] <= high, (low, high, ticks)
+
+
+# -- tables ---------------------------------------------------------------------------------------
+
+
+def entry(case: str, plan: str, text: str, cpu: float, commit: str = "a", label: str = "") -> dict:
+    cost = {"compress_ms": 1, "prompt_ms": 50, "vision_ms": 50, "first_token_ms": 80 * cpu, "cpu_s": cpu}
+    return {"suite": "photos", "kind": "k", "case": case, "plan": plan, "answer": "yes", "commit": commit, "label": label,
+            "reply": {"text": text, "tokens": text.split(), "first": [["yes", -0.1]], "rows": 10, "original": 20,
+                      "mean": 20 * cpu, "stages": {"image": ["image-rows", 20, 10]}, "skipped": [], "guard": {"redone": 1},
+                      "cost": cost}}
+
+
+def test_a_row_counts_what_was_lost_and_won() -> None:
+    right = {"1": (1, 1), "2": (1, 0), "3": (0, 1), "4": (1, 1), "5": (0, 0)}
+    said = ("no", "yes")
+    entries = [entry(c, "off", said[a], 1) for c, (a, _) in right.items()]
+    entries += [entry(c, "pool ratio=4", said[b], 0.5) for c, (_, b) in right.items()]
+    entries += [entry("1", "pool ratio=4", "twice", 9), entry("9", "pool ratio=4", "never asked uncompressed", 9)]
+    entries += [entry("1", "off", "yes", 1.5, label="other kernel")]
+    rows = page.tabulate(entries, [entry("1", "pool ratio=4", "yes", 0.25)])["photos"]
+    r = rows["pool ratio=4"]
+    assert (r.n, r.was, r.now, r.lost, r.won, r.guard) == (5, 3, 3, 1, 1, 5)
+    assert r.kept == 1 and abs(r.still - 2 / 3) < 1e-12 and r.equal == 0.6
+    assert abs(r.cpu[0] - 0.5) < 1e-12 and r.rows == 0.5 and r.first_ms == 20
+    assert rows["off (other kernel)"].n == 1 and rows["off"].n == 5
+    text = page.main_table(rows | {"off": rows["off"]})
+    assert "| pool ratio=4 | 5 | 3 > 3 | 100.0 | 66.7" in text and "20 |" in text
+
+
+def test_a_row_is_paired_with_the_same_program() -> None:
+    entries = [entry("1", "off", "yes", 1), entry("1", "off", "yes", 2, commit="b"), entry("1", "pool ratio=4", "yes", 1, commit="b")]
+    assert page.tabulate(entries, [])["photos"]["pool ratio=4"].cpu[0] == 0.5
 
 
 # -- charts ---------------------------------------------------------------------------------------
