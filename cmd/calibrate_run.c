@@ -210,7 +210,7 @@ int calibrate_deal(struct calibrate_run *c, struct err *e)
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
-static void digest_model(struct calibrate_run *c, const char *chat_template)
+static void digest_model(struct calibrate_run *c, const struct config *config)
 {
     const struct engine_info *info = engine_info(c->engine);
     struct buf text;
@@ -219,21 +219,21 @@ static void digest_model(struct calibrate_run *c, const char *chat_template)
     buf_printf(&text, "%s %s %s %s %zu %s %s %d %d", TAMP_VERSION, info->model_name,
                info->model_file, info->mmproj_name ? info->mmproj_name : "", info->weight_bytes,
                info->precision, info->cache_type, info->n_ctx, c->max_tokens);
-    buf_printf(&text, " %s", chat_template);
+    buf_printf(&text, " %s %s %s", config->chat_template, config->lora, config->mmproj_lora);
     sha256_init(&sha);
     sha256_update(&sha, text.len, (const uint8_t *)buf_str(&text));
     sha256_digest(&sha, sizeof c->model, c->model);
     buf_free(&text);
 }
 
-int calibrate_run_init(struct calibrate_run *c, const char *chat_template, struct err *e)
+int calibrate_run_init(struct calibrate_run *c, const struct config *config, struct err *e)
 {
     size_t n = (size_t)CALIBRATE_MAX_STEPS * MOST_DIFFERENT;
     c->differences = mem_zalloc(n, sizeof *c->differences);
     if (!c->differences) {
         return err_no_memory(e, n * sizeof *c->differences);
     }
-    digest_model(c, chat_template);
+    digest_model(c, config);
     return 0;
 }
 

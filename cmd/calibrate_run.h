@@ -6,6 +6,7 @@
 #include "cmd/calibrate_data.h"
 #include "cmd/calibrate_pairs.h"
 #include "cmd/calibrate_report.h"
+#include "config/config.h"
 
 #define CALIBRATE_MAX_STEPS 64
 #define CALIBRATE_ALPHA     0.05
@@ -38,8 +39,8 @@ struct calibrate_run {
  * process as usual, and nothing is lost by it either. */
 void calibrate_catch_signals(void);
 
-/* Room for the differences, and c->model. `chat_template`: as configured. */
-int calibrate_run_init(struct calibrate_run *c, const char *chat_template, struct err *e);
+/* Room for the differences, and c->model: the engine is open already. */
+int calibrate_run_init(struct calibrate_run *c, const struct config *config, struct err *e);
 /* The uncompressed answer of every request, and which requests count; they are dealt to the
  * halves by lot, the same lot each time. */
 int calibrate_deal(struct calibrate_run *c, struct err *e);

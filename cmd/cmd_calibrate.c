@@ -263,8 +263,7 @@ static int get_ready(struct calibrate_run *c, const struct config *config,
                                      .max_images = info->projector ? (int)config->max_images : 0,
                                      .max_image_bytes = LIMIT_IMAGE_BYTES,
                                      .default_plan = &c->plans[0]};
-    if (calibrate_run_init(c, config->chat_template, e) ||
-        calibrate_data_open(&c->data, f->data, &c->limits, e) ||
+    if (calibrate_run_init(c, config, e) || calibrate_data_open(&c->data, f->data, &c->limits, e) ||
         check_enough(c->data.n, f->target, "requests", e) || make_plans(c, config, f, e) ||
         make_folder(f->out, e) || calibrate_pairs_open(&c->pairs, path, e)) {
         return -1;
