@@ -75,12 +75,13 @@ struct compressor_info {
     const char *source;  /* paper or origin of the maths */
     const struct compressor_option *options; /* [n_options] */
     int n_options;
-    bool by_question; /* at lm-layer it acts once on all rows of a prompt, and its metric is
-                         the attention that the question pays to each of them: [n, 1] */
-    bool drops;       /* may leave sources without a row */
-    bool grid;        /* needs the whole grid of a picture (compress_call.picture) */
-    int looks_back;   /* 1 + the option (bool) that makes it look at earlier pictures; 0 = never */
-    bool baseline;    /* only for comparisons: a server does not take it by default */
+    bool whole_prompt; /* at lm-layer it acts once on all rows of a prompt, not chunk by chunk,
+                          and its metric is the attention that the question pays to each of them,
+                          [n, 1], of as many heads as its option `heads` says */
+    bool drops;        /* may leave sources without a row */
+    bool grid;         /* needs the whole grid of a picture (compress_call.picture) */
+    int looks_back;    /* 1 + the option (bool) that makes it look at earlier pictures; 0 = never */
+    bool baseline;     /* only for comparisons: a server does not take it by default */
 };
 
 struct compress_call {
@@ -121,8 +122,8 @@ struct compressor {
 /* The one table, NULL-terminated; entry 0 is `off`. */
 extern const struct compressor *const compressors[];
 const struct compressor *compressor_find(const char *name); /* NULL if unknown */
-/* A method's options, and behind them, for methods of pictures, the modifiers that all of
- * those have (modifiers.h): values are kept in this order. */
+/* A method's options, and behind them the modifiers that all methods but `off` have
+ * (modifiers.h): values are kept in this order. */
 int compressor_n_options(const struct compressor *c);
 const struct compressor_option *compressor_option(const struct compressor *c, int i);
 /* Index of an option, -1 if the method has none of that name. */

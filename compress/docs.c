@@ -100,8 +100,7 @@ int compressors_print_docs(struct buf *out)
     for (int i = 0; compressors[i]; i++) {
         print_method(out, &compressors[i]->info);
     }
-    buf_puts(out,
-             "#### modifiers\nOptions that every method for pictures has besides its own.\n\n");
+    buf_puts(out, "#### modifiers\nOptions that every method has besides its own.\n\n");
     print_options(out, modifier_options, N_MODIFIERS);
     buf_puts(out, "#### guard\nOptions of a plan's `guard`, off unless a profile or request "
                   "switches it on.\n\n");

@@ -2,6 +2,7 @@
 
 #include "compress/merge.h"
 #include "compress/options.h"
+#include "compress/plan.h"
 
 #include <math.h>
 #include <string.h>
@@ -14,23 +15,23 @@
 static const char *const protect_choices[] = {"none", "text", NULL};
 
 const struct compressor_option modifier_options[N_MODIFIERS] = {
-    [MODIFIER_NORM] = OPTION_NORM(NORM_MEAN),
+    [MODIFIER_NORM] = OPTION_NORM_IN(NORM_MEAN, 1u << MODALITY_IMAGE),
     [MODIFIER_REWEIGHT] = {.name = "reweight",
                            .type = OPTION_BOOL,
                            .min = 0,
                            .max = 1,
                            .def = 0,
                            .unit = "",
-                           .help = "from 8x: rows that the tower looked at more become longer, "
-                                   "others shorter"},
+                           .help = "from 8x: rows that were looked at more become longer, others "
+                                   "shorter"},
     [MODIFIER_RESIDUAL] = {.name = "residual",
                            .type = OPTION_FLOAT,
                            .min = 0.01,
                            .max = 1,
                            .def = 0,
                            .unit = "",
-                           .help = "from 8x: each row moves so far towards the mean of the "
-                                   "picture; 0.1 is usual"},
+                           .help = "from 8x: each row moves so far towards the mean of its "
+                                   "picture or message; 0.1 is usual"},
     [MODIFIER_PROTECT] = {.name = "protect",
                           .type = OPTION_ENUM,
                           .min = 0,
@@ -39,7 +40,25 @@ const struct compressor_option modifier_options[N_MODIFIERS] = {
                           .choices = protect_choices,
                           .unit = "",
                           .help = "text: patches that look like print stay as they are; a picture "
-                                  "that is print by more than half is left alone"},
+                                  "that is print by more than half is left alone",
+                          .modalities = 1u << MODALITY_IMAGE},
+    [MODIFIER_LOG_MASS] = {.name = "log_mass",
+                           .type = OPTION_BOOL,
+                           .min = 0,
+                           .max = 1,
+                           .def = 0,
+                           .unit = "",
+                           .help = "from there on the decoder's attention counts a row for as many "
+                                   "as it stands for"},
+    [MODIFIER_STEPS] = {.name = "steps",
+                        .type = OPTION_INT,
+                        .min = 1,
+                        .max = PLAN_MAX_LM_STEPS,
+                        .def = 1,
+                        .unit = "",
+                        .help = "progressive: act so often, at the cutoff and at even distances "
+                                "behind it, each time by an equal share of the ratio",
+                        .modalities = 1u << MODALITY_LM},
 };
 
 double modifier_value(const struct plan_step *step, enum modifier m)
@@ -153,15 +172,50 @@ static void reweight(struct rows *r, double *z)
     }
 }
 
-static void residual(struct rows *r, float alpha, float *mean, const int32_t *all)
+/* Where the picture or message ends that begins at row `begin`. */
+static int part_end(const struct rows *r, int begin)
 {
-    merge_weighted_mean(mean, r->x, r->mass, all, r->n, r->n_embd);
-    for (int i = 0; i < r->n; i++) {
-        float *x = r->x + (size_t)i * (size_t)r->n_embd;
-        for (int d = 0; d < r->n_embd && rows_is_free(r, i); d++) {
-            x[d] += alpha * (mean[d] - x[d]);
+    int end = begin + 1;
+    while (end < r->n && !(r->flags[end] & ROW_BREAK) && r->kind[end] == r->kind[begin]) {
+        end++;
+    }
+    return end;
+}
+
+/* The mean is of all of a picture. Of a text only rows that may merge count: the first rows
+ * of a sequence and the template's are far longer than others. */
+static void residual(struct rows *r, float alpha, float *mean, int32_t *members)
+{
+    for (int begin = 0, end; begin < r->n; begin = end) {
+        int n = 0;
+        end = part_end(r, begin);
+        for (int i = begin; i < end; i++) {
+            if (r->kind[i] == ROW_IMAGE || rows_is_free(r, i)) {
+                members[n++] = i;
+            }
+        }
+        if (n > 0) {
+            merge_weighted_mean(mean, r->x, r->mass, members, n, r->n_embd);
+        }
+        for (int i = begin; i < end; i++) {
+            float *x = r->x + (size_t)i * (size_t)r->n_embd;
+            for (int d = 0; d < r->n_embd && rows_is_free(r, i); d++) {
+                x[d] += alpha * (mean[d] - x[d]);
+            }
         }
     }
+}
+
+/* Sources for each row, of what may merge. */
+static double ratio_of(const struct rows *r)
+{
+    double sources = r->n_source;
+    int n = 0;
+    for (int i = 0; i < r->n; i++) {
+        sources -= rows_is_free(r, i) ? 0 : (double)r->mass[i];
+        n += rows_is_free(r, i);
+    }
+    return n > 0 ? sources / n : 1;
 }
 
 int modifiers_finish(const struct plan_step *step, struct rows *rows, struct arena *scratch,
@@ -169,22 +223,19 @@ int modifiers_finish(const struct plan_step *step, struct rows *rows, struct are
 {
     bool weigh = modifier_value(step, MODIFIER_REWEIGHT) != 0;
     float alpha = (float)modifier_value(step, MODIFIER_RESIDUAL);
-    if (rows->n == 0 || (!weigh && alpha <= 0) || (double)rows->n_source / rows->n < STRONG_RATIO) {
+    if ((!weigh && alpha <= 0) || ratio_of(rows) < STRONG_RATIO) {
         return 0;
     }
     struct arena_mark mark = arena_mark(scratch);
     double *z = arena_alloc(scratch, (size_t)rows->n, sizeof *z);
     float *mean = arena_alloc(scratch, (size_t)rows->n_embd, sizeof *mean);
-    int32_t *all = arena_alloc(scratch, (size_t)rows->n, sizeof *all);
-    int failed = !z || !mean || !all;
+    int32_t *members = arena_alloc(scratch, (size_t)rows->n, sizeof *members);
+    int failed = !z || !mean || !members;
     if (!failed && weigh) {
         reweight(rows, z);
     }
-    for (int i = 0; !failed && i < rows->n; i++) {
-        all[i] = i;
-    }
     if (!failed && alpha > 0) {
-        residual(rows, alpha, mean, all);
+        residual(rows, alpha, mean, members);
     }
     arena_rewind(scratch, mark);
     return failed ? err_no_memory(e, (size_t)rows->n * sizeof *z) : 0;

@@ -1,13 +1,15 @@
-/* What can be added to every method that merges or drops rows of pictures. The methods know
- * nothing of it: `norm` looks at the rows before and after a step, `reweight` and `residual`
- * act once, on the rows that go to the language model.
+/* What can be added to every method. The methods know nothing of it: `norm` looks at the rows
+ * before and after a step, `reweight` and `residual` act behind it, of a picture once, on the
+ * rows that go to the language model; `log_mass` and `steps` are for the decoder's caller.
  *
  *   norm=direction  a merged row is stretched to the mean length of its members, weighted by
  *                   mass: the mean of different directions is shorter than they are
  *   reweight        rows times n softmax(z), kept within [0.5, 2]; z = mean attention of the
  *                   row's sources * mass^0.5, less its mean, over its standard deviation
- *   residual=a      y += a (mean of the picture's rows - y)
+ *   residual=a      y += a (mean of the rows of its picture or message - y)
  *   protect=text    cells that look like print never merge (picture_areas.h)
+ *   log_mass        decoder_slice.use_log_mass, from the place on where the step acts
+ *   steps=n         plan_lm_steps
  * reweight and residual compensate for strong merging and do nothing below 8 sources for a
  * row. Protected rows are never touched. */
 #ifndef TAMP_COMPRESS_MODIFIERS_H
@@ -21,6 +23,8 @@ enum modifier {
     MODIFIER_REWEIGHT,
     MODIFIER_RESIDUAL,
     MODIFIER_PROTECT,
+    MODIFIER_LOG_MASS,
+    MODIFIER_STEPS,
     N_MODIFIERS
 };
 enum { PROTECT_NONE, PROTECT_TEXT };

@@ -16,10 +16,12 @@
         .name = "ratio", .type = OPTION_FLOAT, .min = 1, .max = (most), .def = 4, .auto_ok = true, \
         .unit = "", .help = help_text "; auto: 4 above 512 pixels, 2 below, 1 up to 64 rows"       \
     }
-#define OPTION_ROWS                                                                                \
+#define OPTION_ROWS OPTION_ROWS_IN(0)
+#define OPTION_ROWS_IN(slots)                                                                      \
     {                                                                                              \
         .name = "rows", .type = OPTION_INT, .min = 1, .max = 65536, .def = 0, .unit = "rows",      \
-        .help = "rows to leave for one picture, instead of a ratio", .replaces = "ratio"           \
+        .help = "rows to leave for one picture, instead of a ratio", .replaces = "ratio",          \
+        .modalities = (slots)                                                                      \
     }
 
 /* How far neighbours of text may be joined. */
@@ -42,11 +44,13 @@
         .unit = "rows", .help = (help_text)                                                        \
     }
 
-#define OPTION_NORM(otherwise)                                                                     \
+#define OPTION_NORM(otherwise) OPTION_NORM_IN(otherwise, 0)
+#define OPTION_NORM_IN(otherwise, slots)                                                           \
     {                                                                                              \
         .name = "norm", .type = OPTION_ENUM, .min = 0, .max = 1, .def = (otherwise),               \
         .choices = merge_norm_names, .unit = "",                                                   \
-        .help = "length of a merged row: of the mean, or the mean length of its members"           \
+        .help = "length of a merged row: of the mean, or the mean length of its members",          \
+        .modalities = (slots)                                                                      \
     }
 #define OPTION_CUTOFF(otherwise, verb)                                                             \
     {                                                                                              \

@@ -400,6 +400,10 @@ static const char *resolve_text_ratio(struct plan_step *out, enum modality m, in
             return "too_short";
         }
     }
+    double steps = modifier_value(out, MODIFIER_STEPS);
+    if (m == MODALITY_LM && steps > 1) {
+        out->options[ratio] = pow(out->options[ratio], 1 / steps);
+    }
     if (threshold < 0) {
         return NULL;
     }
@@ -427,6 +431,38 @@ void plan_text_step(const struct plan *p, enum modality m, int n_text_rows,
     if (skipped) {
         *skipped = reason;
     }
+}
+
+int plan_lm_steps(const struct plan *p, int n_layer, int n_text_rows, const struct calibration *cal,
+                  struct plan_step out[PLAN_MAX_LM_STEPS], const char **skipped)
+{
+    struct plan there = *p;
+    struct plan_step *step = &there.step[MODALITY_LM];
+    int cutoff = compressor_option_index(step->method, "cutoff");
+    *skipped = NULL;
+    if (is_off(step) || cutoff < 0) {
+        return 0;
+    }
+    int first = (int)step->options[cutoff];
+    int behind = n_layer - 1 - first;
+    if (behind <= 0) {
+        *skipped = "cutoff_out_of_range";
+        return 0;
+    }
+    int steps = (int)modifier_value(step, MODIFIER_STEPS);
+    int n = 0;
+    for (int k = 0; k < steps; k++) {
+        int at = first + k * behind / steps;
+        if (n > 0 && at <= (int)out[n - 1].options[cutoff]) {
+            continue;
+        }
+        step->options[cutoff] = at;
+        plan_text_step(&there, MODALITY_LM, n_text_rows, cal, &out[n++], skipped);
+        if (*skipped) {
+            return 0;
+        }
+    }
+    return n;
 }
 
 /* ---- canonical form --------------------------------------------------------------------- */

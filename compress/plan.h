@@ -30,6 +30,7 @@ struct plan {
     struct guard guard;
 };
 
+#define PLAN_MAX_LM_STEPS 3  /* `steps` of the lm slot */
 #define PLAN_MAX_PROFILES 64 /* built in and of the operator together */
 
 /* The profiles there are, name by name, the built-in ones first; NULL past the last. */
@@ -80,6 +81,12 @@ void plan_make_plain(struct plan *p);
  * threshold through the calibration of this model (NULL: none at hand, skipped). */
 void plan_text_step(const struct plan *p, enum modality m, int n_text_rows,
                     const struct calibration *cal, struct plan_step *out, const char **skipped);
+
+/* The same for the lm slot of a decoder with n_layer blocks: one step for each place where it
+ * acts, with that block as `cutoff` and its part of the ratio, ascending. Returns how many
+ * there are; 0: nothing will be done, and *skipped (never NULL) says why, if it was asked. */
+int plan_lm_steps(const struct plan *p, int n_layer, int n_text_rows, const struct calibration *cal,
+                  struct plan_step out[PLAN_MAX_LM_STEPS], const char **skipped);
 
 /* "image tome ratio=4 schedule=constant counts=fixed; text cosine threshold=0.85 max_group=4
  * norm=direction; protect_system=true protect_tail=32 min_text_rows=64; guard margin=0.3 tokens=1

@@ -346,6 +346,6 @@ const struct compressor compressor_query = {
                        "2403.06764",
              .options = options,
              .n_options = sizeof options / sizeof *options,
-             .by_question = true},
+             .whole_prompt = true},
     .ops = {.apply = apply, .predict = predict},
 };

@@ -15,6 +15,7 @@ extern const struct compressor compressor_dedup;
 extern const struct compressor compressor_cascade;
 extern const struct compressor compressor_random;
 extern const struct compressor compressor_stride;
+extern const struct compressor compressor_truncate;
 extern const struct compressor compressor_cosine;
 extern const struct compressor compressor_slerp;
 extern const struct compressor compressor_concept;
@@ -49,13 +50,11 @@ static const struct compressor compressor_off = {
 };
 
 const struct compressor *const compressors[] = {
-    &compressor_off,     &compressor_downscale,
-    &compressor_tome,    &compressor_pool,
-    &compressor_prune,   &compressor_dedup,
-    &compressor_cascade, &compressor_random,
-    &compressor_stride,  &compressor_cosine,
-    &compressor_slerp,   &compressor_concept,
-    &compressor_query,   NULL,
+    &compressor_off,      &compressor_downscale, &compressor_tome,
+    &compressor_pool,     &compressor_prune,     &compressor_dedup,
+    &compressor_cascade,  &compressor_random,    &compressor_stride,
+    &compressor_truncate, &compressor_cosine,    &compressor_slerp,
+    &compressor_concept,  &compressor_query,     NULL,
 };
 
 const struct compressor *compressor_find(const char *name)
@@ -70,8 +69,7 @@ const struct compressor *compressor_find(const char *name)
 
 int compressor_n_options(const struct compressor *c)
 {
-    bool modified = c != compressors[0] && c->info.modalities & 1u << MODALITY_IMAGE;
-    return c->info.n_options + (modified ? N_MODIFIERS : 0);
+    return c->info.n_options + (c != compressors[0] ? N_MODIFIERS : 0);
 }
 
 const struct compressor_option *compressor_option(const struct compressor *c, int i)

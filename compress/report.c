@@ -62,6 +62,17 @@ static int run(const struct plan_step *step, const struct compress_call *call, s
     return 0;
 }
 
+/* Of a picture the modifiers wait for its last stage. */
+static int run_modified(const struct plan_step *step, enum modality m,
+                        const struct compress_call *call, struct rows *rows, struct arena *scratch,
+                        struct compress_outcome *out, struct err *e)
+{
+    return run(step, call, rows, scratch, out, e) ||
+                   (m != MODALITY_IMAGE && modifiers_finish(step, rows, scratch, e))
+               ? -1
+               : 0;
+}
+
 static int apply(const struct plan_step *step, enum modality m, const struct compress_call *call,
                  struct rows *rows, struct arena *scratch, struct report *report, struct err *e)
 {
@@ -76,7 +87,7 @@ static int apply(const struct plan_step *step, enum modality m, const struct com
     int before = rows->n;
     int dropped = c->info.drops ? rows_dropped(rows) : 0;
     double begin = clock_ms();
-    int rc = run(step, call, rows, scratch, &out, &failure);
+    int rc = run_modified(step, m, call, rows, scratch, &out, &failure);
     double ms = clock_ms() - begin;
     arena_rewind(scratch, mark);
     if (rc && failure.code != ERR_NO_MEMORY) {

@@ -27,6 +27,21 @@ int select_predict(const double *values, int n)
     return merge_target(values[SELECT_RATIO], values[SELECT_ROWS], n);
 }
 
+int select_baseline(const struct compress_call *call, struct rows *rows,
+                    void (*choose)(const struct compress_call *call, struct selection *s),
+                    struct arena *scratch, struct compress_outcome *out, struct err *e)
+{
+    struct selection s;
+    if (select_begin(&s, call, rows, scratch, out, e)) {
+        return -1;
+    }
+    if (out->skipped || s.k == s.n) {
+        return 0;
+    }
+    choose(call, &s);
+    return select_apply(rows, s.keep, false, NULL, 0, scratch, e);
+}
+
 void select_evenly(const int32_t *index, int n, int k, uint8_t *keep)
 {
     for (int t = 0; t < k; t++) {

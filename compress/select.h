@@ -5,6 +5,7 @@
 #include "base/arena.h"
 #include "base/err.h"
 #include "compress/compressor.h"
+#include "compress/options.h"
 #include "compress/rows.h"
 
 #include <stdbool.h>
@@ -27,6 +28,20 @@ int select_begin(struct selection *s, const struct compress_call *call, const st
 
 /* For compressor_ops.predict. */
 int select_predict(const double *values, int n);
+
+/* The options of a baseline, [SELECT_RATIO] to [SELECT_CUTOFF], and all that it does but the
+ * choice: `choose` marks the s->k rows of s->free_rows that stay. */
+enum { SELECT_CUTOFF = SELECT_N_OPTIONS, BASELINE_N_OPTIONS };
+#define SELECT_STAGES                                                                              \
+    (STAGE_BIT(STAGE_IMAGE_ROWS) | STAGE_BIT(STAGE_TEXT_ROWS) | STAGE_BIT(STAGE_LM_LAYER))
+#define SELECT_MODALITIES (1u << MODALITY_IMAGE | 1u << MODALITY_TEXT | 1u << MODALITY_LM)
+#define BASELINE_OPTIONS                                                                           \
+    [SELECT_RATIO] = OPTION_RATIO(64, "rows in for each row out"),                                 \
+    [SELECT_ROWS] = OPTION_ROWS_IN(1u << MODALITY_IMAGE),                                          \
+    [SELECT_CUTOFF] = OPTION_CUTOFF(8, "drop")
+int select_baseline(const struct compress_call *call, struct rows *rows,
+                    void (*choose)(const struct compress_call *call, struct selection *s),
+                    struct arena *scratch, struct compress_outcome *out, struct err *e);
 
 /* keep[index[i]] = 1 for k of the n rows in index, evenly spaced. */
 void select_evenly(const int32_t *index, int n, int k, uint8_t *keep);

@@ -1,31 +1,24 @@
-/* Every n-th row is kept: a baseline that knows nothing of the picture but its order. */
-#include "compress/compressor.h"
-#include "compress/options.h"
+/* Every n-th row is kept: a baseline that knows nothing of the rows but their order. */
 #include "compress/select.h"
 
-static const struct compressor_option options[] = {
-    [SELECT_RATIO] = OPTION_RATIO(64, "patches in for each row out"),
-    [SELECT_ROWS] = OPTION_ROWS,
-};
+static const struct compressor_option options[] = {BASELINE_OPTIONS};
+
+static void choose(const struct compress_call *call, struct selection *s)
+{
+    (void)call;
+    select_evenly(s->free_rows, s->n, s->k, s->keep);
+}
 
 static int apply(const struct compress_call *call, struct rows *r, struct arena *scratch,
                  struct compress_outcome *out, struct err *e)
 {
-    struct selection s;
-    if (select_begin(&s, call, r, scratch, out, e)) {
-        return -1;
-    }
-    if (out->skipped || s.k == s.n) {
-        return 0;
-    }
-    select_evenly(s.free_rows, s.n, s.k, s.keep);
-    return select_apply(r, s.keep, false, NULL, 0, scratch, e);
+    return select_baseline(call, r, choose, scratch, out, e);
 }
 
 const struct compressor compressor_stride = {
     .info = {.name = "stride",
-             .stages = STAGE_BIT(STAGE_IMAGE_ROWS),
-             .modalities = 1u << MODALITY_IMAGE,
+             .stages = SELECT_STAGES,
+             .modalities = SELECT_MODALITIES,
              .summary = "keep every n-th row, drop the others",
              .source = "a baseline",
              .options = options,

@@ -245,7 +245,7 @@ static const struct schema_option options[] = {
      .def = "false",
      .metavar = "",
      .unit = "",
-     .help = "take the methods that exist for comparisons only, random and stride: for "
+     .help = "take the methods that exist for comparisons only, random, stride and truncate: for "
              "measurements, not for users",
      .offset = AT(baselines),
      .commands = BOTH},

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "compress/modifiers.h"
 
 #include <string.h>
 
@@ -89,16 +90,30 @@ void batch_admit(struct engine *en, struct job *j)
               log_f64("queue_ms", j->result.queue_ms));
 }
 
+/* Rows merged inside the decoder count for more only behind their cutoff: below it rows have
+ * not merged, and where the text or pictures did, their own plan says what they count for. */
+static void set_log_mass(struct job *j, const struct plan_step *lm, int cutoff)
+{
+    bool before = modifier_value(&j->plan.step[MODALITY_IMAGE], MODIFIER_LOG_MASS) != 0 ||
+                  modifier_value(&j->plan.step[MODALITY_TEXT], MODIFIER_LOG_MASS) != 0;
+    bool inside = lm && modifier_value(lm, MODIFIER_LOG_MASS) != 0;
+    j->log_mass = before || inside;
+    j->log_mass_from = before || !inside ? 0 : cutoff + 1;
+}
+
 /* Text becomes rows, and what is known of the prompt's beginning becomes keys and values,
  * before any picture is looked at. */
 static int begin_prompt(struct engine *en, struct job *j, struct err *e)
 {
-    int cutoffs[KV_MAX_GROUPS];
-    int n_cutoffs = pipeline_cutoffs(en, j, cutoffs);
+    struct plan_step steps[PLAN_MAX_LM_STEPS];
+    int cutoffs[PLAN_MAX_LM_STEPS];
+    int n_steps = pipeline_lm_steps(en, j, steps, cutoffs, NULL);
     if (pipeline_text(en, j, e) ||
-        kv_init(&j->kv, &en->kv_pool.shape, cutoffs, n_cutoffs, en->info.n_ctx, e)) {
+        kv_init(&j->kv, &en->kv_pool.shape, cutoffs, n_steps, en->info.n_ctx, e)) {
         return -1;
     }
+    set_log_mass(j, n_steps > 0 ? &steps[0] : NULL, cutoffs[0]);
+    j->merges_inside = n_steps > 0;
     j->has_kv = true;
     return kv_reserve(&j->kv, &en->kv_pool, e) || choose_begin(en, j, e) || prefix_begin(en, j, e)
                ? -1
@@ -126,7 +141,7 @@ static int begin_prefill(struct engine *en, struct job *j, struct err *e)
     if (!j->logits || !j->first_logits) {
         return err_no_memory(e, n_vocab * sizeof *j->logits);
     }
-    j->whole_chunks = pipeline_merges_inside(en, j) || !decoder_rows_independent(en->decoder);
+    j->whole_chunks = j->merges_inside || !decoder_rows_independent(en->decoder);
     j->state = j->chooser ? JOB_CHOOSING : JOB_PREFILL;
     return new_sampler(en, j, e);
 }

@@ -1,16 +1,18 @@
-/* Rows chosen by the question. Which rows of a prompt go on is not known before its end has
- * been read, and a chunk cannot wait for the others in the middle of a pass. So the prompt
- * goes through the decoder in two rounds: all its chunks through the blocks up to the
- * cutoff, where their states replace the embeddings in job.sequence and the heads that look things
- * up (heads.h) say what the question's rows attend to; then the method chooses, once; then what is
- * left goes through the upper blocks, chunk by chunk like any prompt. The KV cache's groups
- * are cut at the cutoff, so each has its own length.
+/* Methods that act on the whole prompt inside the decoder, such as rows chosen by the question.
+ * Which rows of a prompt go on is not known before its end has been read, and a chunk cannot
+ * wait for the others in the middle of a pass. So the prompt goes through the decoder in
+ * rounds: all its chunks through the blocks up to the cutoff, where their states replace the
+ * embeddings in job.sequence and the heads that look things up (heads.h) say what the question's
+ * rows attend to; then the method chooses, once; then what is left goes through the next
+ * blocks, up to another choice (`steps`) or to the end, chunk by chunk like any prompt. The KV
+ * cache's groups are cut at the cutoffs, so each has its own length.
  *
  * What is left depends on the question, so these prompts neither use nor feed the prefix
  * cache. Engine thread only. */
 #include "engine/engine_impl.h"
 
 #include "base/clock.h"
+#include "compress/modifiers.h"
 #include "model/attention_share.h"
 
 #include <string.h>
@@ -18,11 +20,12 @@
 #define MOST_HEADS 16
 
 struct chooser {
-    struct plan_step step;
-    int cutoff;
-    struct lookup_head heads[MOST_HEADS];
+    struct plan_step steps[PLAN_MAX_LM_STEPS];
+    int cutoffs[PLAN_MAX_LM_STEPS];
+    int n_steps, round;
+    struct lookup_head heads[MOST_HEADS]; /* of this round's blocks */
     int n_heads;
-    int n;          /* rows of the prompt */
+    int n;          /* rows of the prompt in this round */
     float *share;   /* [n_heads, n] attention that the question pays to each row */
     bool no_memory; /* for the attention of a block: nothing is chosen */
     double ms;      /* taken by it */
@@ -36,33 +39,35 @@ static double option(const struct plan_step *step, const char *name, double othe
     return i >= 0 ? step->options[i] : otherwise;
 }
 
+/* The heads of the blocks that are about to run, and room for what they say of n rows. */
+static int begin_round(struct engine *en, struct job *j, int n, struct err *e)
+{
+    struct chooser *c = j->chooser;
+    int most = (int)option(&c->steps[c->round], "heads", 0);
+    c->n_heads = heads_best(&en->heads, j->first_block, c->cutoffs[c->round], most, c->heads);
+    c->n = n;
+    c->share = arena_zalloc(&j->arena, (size_t)n * (size_t)c->n_heads, sizeof *c->share);
+    return c->share ? 0 : err_no_memory(e, (size_t)n * (size_t)c->n_heads * sizeof *c->share);
+}
+
 int choose_begin(struct engine *en, struct job *j, struct err *e)
 {
-    struct plan_step step;
-    const char *skipped = NULL;
-    int cutoffs[KV_MAX_GROUPS];
-    pipeline_lm_step(en, j, &step, &skipped);
-    if (!step.method->info.by_question || pipeline_cutoffs(en, j, cutoffs) == 0) {
-        return 0;
-    }
-    if (!en->heads.score && heads_measure(&en->heads, en->decoder, en->tokenizer, en->info.n_ctx,
-                                          &en->compute, &en->scratch, e)) {
-        return -1;
-    }
     struct chooser *c = arena_zalloc(&j->arena, 1, sizeof *c);
     if (!c) {
         return err_no_memory(e, sizeof *c);
     }
-    *c = (struct chooser){.step = step, .cutoff = cutoffs[0], .scratch = &en->scratch};
-    c->n_heads =
-        heads_best(&en->heads, c->cutoff, (int)option(&step, "heads", MOST_HEADS), c->heads);
-    c->n = j->prompt.text_rows + j->prompt.image_rows;
-    c->share = arena_zalloc(&j->arena, (size_t)c->n * (size_t)c->n_heads, sizeof *c->share);
-    if (!c->share) {
-        return err_no_memory(e, (size_t)c->n * (size_t)c->n_heads * sizeof *c->share);
+    c->scratch = &en->scratch;
+    c->n_steps = pipeline_lm_steps(en, j, c->steps, c->cutoffs, NULL);
+    if (c->n_steps == 0 || !c->steps[0].method->info.whole_prompt) {
+        return 0;
+    }
+    if (option(&c->steps[0], "heads", 0) > 0 && !en->heads.score &&
+        heads_measure(&en->heads, en->decoder, en->tokenizer, en->info.n_ctx, &en->compute,
+                      &en->scratch, e)) {
+        return -1;
     }
     j->chooser = c;
-    return 0;
+    return begin_round(en, j, j->prompt.text_rows + j->prompt.image_rows, e);
 }
 
 /* Adds what the question's rows [begin, end) of the chunk attend to. */
@@ -114,37 +119,55 @@ static float *together(struct chooser *c, const struct rows *r, struct arena *a)
     return metric;
 }
 
-/* Pictures have been merged by their own method; exact text may leave with its sentence
- * where the plan says so. */
-static void set_protection(const struct chooser *c, struct rows *r)
+/* Exact text may leave with its sentence where the plan says so. */
+static void set_protection(const struct plan_step *step, struct rows *r)
 {
-    bool exact_leaves = option(&c->step, "exact", 0) != 0;
+    bool exact_leaves = option(step, "exact", 0) != 0;
     for (int i = 0; i < r->n; i++) {
-        if (r->kind[i] == ROW_IMAGE) {
-            r->flags[i] |= ROW_PROTECTED;
-        } else if (exact_leaves && (r->flags[i] & ROW_EXACT)) {
+        if (exact_leaves && (r->flags[i] & ROW_EXACT)) {
             r->flags[i] &= (uint8_t)~ROW_PROTECTED;
         }
     }
+}
+
+/* For `reweight`: what each source got of its row's attention. */
+static int give_attention(const struct plan_step *step, const float *metric, struct rows *r,
+                          struct arena *a, struct err *e)
+{
+    if (modifier_value(step, MODIFIER_REWEIGHT) == 0) {
+        return 0;
+    }
+    r->attention = arena_zalloc(a, (size_t)r->n_source, sizeof *r->attention);
+    for (int s = 0; r->attention && s < r->n_source; s++) {
+        int row = r->owner[s];
+        r->attention[s] = row < 0 ? 0 : metric[row] / r->mass[row];
+    }
+    return r->attention ? 0 : err_no_memory(e, (size_t)r->n_source * sizeof *r->attention);
 }
 
 /* The states of all rows behind the cutoff are there. */
 static int choose_rows(struct engine *en, struct job *j, struct err *e)
 {
     struct chooser *c = j->chooser;
-    struct report_stage *lm = &j->result.report.modality[MODALITY_LM];
-    set_protection(c, &j->sequence);
+    const struct plan_step *step = &c->steps[c->round];
+    pipeline_protect_pictures(&j->sequence);
+    set_protection(step, &j->sequence);
     float *metric = c->no_memory ? NULL : together(c, &j->sequence, &j->arena);
     if (!metric) {
         report_skip(&j->result.report, STAGE_LM_LAYER, "out_of_memory");
-    } else if (compress_apply(&c->step, MODALITY_LM, c->cutoff, en->info.n_layer, &j->sequence,
-                              metric, 1, &en->scratch, &j->result.report, e)) {
+    } else if (give_attention(step, metric, &j->sequence, &j->arena, e) ||
+               pipeline_lm_apply(j, step, c->round == 0, c->cutoffs[c->round], &j->sequence,
+                                 c->n_heads > 0 ? metric : NULL, 1, e)) {
         return -1;
     }
-    lm->ms += c->ms;
-    j->result.compress_ms += lm->ms;
-    j->first_block = c->cutoff + 1;
+    j->result.report.modality[MODALITY_LM].ms += c->ms;
+    j->result.compress_ms += c->ms;
+    c->ms = 0;
+    j->first_block = c->cutoffs[c->round] + 1;
     j->n_rows_done = 0;
+    if (++c->round < c->n_steps) {
+        return begin_round(en, j, j->sequence.n, e);
+    }
     j->state = JOB_PREFILL;
     return 0;
 }
@@ -160,10 +183,15 @@ int choose_step(struct engine *en, struct job *j, struct err *e)
         return -1;
     }
     c->chunk = &chunk;
-    struct decoder_slice slice = {
-        .kv = &j->kv, .rows = &chunk, .tap = &tap, .lora = &j->lora, .is_prompt = true};
-    if (decoder_run_blocks(en->decoder, 0, c->cutoff + 1, &slice, 1, &en->compute, &en->scratch,
-                           e)) {
+    struct decoder_slice slice = {.kv = &j->kv,
+                                  .rows = &chunk,
+                                  .tap = &tap,
+                                  .lora = &j->lora,
+                                  .is_prompt = true,
+                                  .use_log_mass = j->log_mass,
+                                  .log_mass_from = j->log_mass_from};
+    if (decoder_run_blocks(en->decoder, j->first_block, c->cutoffs[c->round] + 1, &slice, 1,
+                           &en->compute, &en->scratch, e)) {
         return -1;
     }
     size_t width = (size_t)j->sequence.n_embd;

@@ -154,10 +154,13 @@ struct job {
     int n_chunk_rows;           /* of these, in a chunk that has not ended */
     int prompt_turn;            /* number of its key in engine.prompt_turns */
     bool wants_prompt_turn;
+    bool merges_inside;      /* the decoder: chunk by chunk or all at once, so none may be cut */
     bool whole_chunks;       /* bits depend on where the prompt is cut: only where chunks end */
     struct preview *preview; /* preview.c; NULL: not one, or not begun */
-    struct chooser *chooser; /* choose.c; NULL: the plan chooses no rows by the question */
+    struct chooser *chooser; /* choose.c; NULL: nothing acts on the whole prompt */
     int first_block;         /* where the rows of `sequence` enter the decoder */
+    bool log_mass;           /* attention counts rows for as many as they stand for, */
+    int log_mass_from;       /* from this block on */
     int prompt_group_rows[KV_MAX_GROUPS];
     int max_new; /* tokens that each choice may have */
     struct sampler *sampler;
@@ -288,24 +291,28 @@ int pipeline_assemble(struct engine *en, struct job *j, struct err *e);
 int pipeline_chunk_rows(const struct job *j);
 /* The next n rows of the prompt as rows of their own; memory from `a`. */
 int pipeline_next_rows(struct job *j, int n, struct arena *a, struct rows *chunk, struct err *e);
-/* Whether rows merge inside the decoder: chunk by chunk, so none may be cut. */
-bool pipeline_merges_inside(const struct engine *en, const struct job *j);
+/* They have been merged by their own method: inside the decoder they stay as they are. */
+void pipeline_protect_pictures(struct rows *rows);
+/* One of these steps, the `first` of its rows or a later one, reported to the job. */
+int pipeline_lm_apply(struct job *j, const struct plan_step *step, bool first, int layer,
+                      struct rows *rows, const float *metric, int n_metric, struct err *e);
 /* The lm-layer hook of this job; ctx memory from `a`. hook->run == NULL: nothing to do. */
 int pipeline_lm_hook(struct engine *en, struct job *j, struct arena *a, struct stage_hook *hook,
                      struct err *e);
-/* Cutoff layers of the plan: 0 or 1 of them. */
-int pipeline_cutoffs(const struct engine *en, const struct job *j, int *cutoffs);
-/* The step inside the decoder, `off` when nothing will merge there. *skipped: why. */
-void pipeline_lm_step(const struct engine *en, const struct job *j, struct plan_step *step,
+/* What is done inside the decoder (plan_lm_steps), and after which blocks: ascending. Returns
+ * how many there are. skipped may be NULL. */
+int pipeline_lm_steps(const struct engine *en, const struct job *j,
+                      struct plan_step steps[PLAN_MAX_LM_STEPS], int cutoffs[PLAN_MAX_LM_STEPS],
                       const char **skipped);
 
 /* The reasons of a part become the job's. */
 void job_take_skips(struct job *j, const struct report *from);
 
-/* choose.c, engine thread. Sets j->chooser when the plan chooses rows by the question. */
+/* choose.c, engine thread. Sets j->chooser when the plan's method for the lm slot acts on
+ * whole prompts. */
 int choose_begin(struct engine *en, struct job *j, struct err *e);
-/* JOB_CHOOSING: the next chunk through the lower blocks; after the last one `sequence` is
- * what goes on, and the job's state JOB_PREFILL. */
+/* JOB_CHOOSING: the next chunk through the blocks before the next choice; after the last chunk
+ * and choice `sequence` is what goes on, and the job's state JOB_PREFILL. */
 int choose_step(struct engine *en, struct job *j, struct err *e);
 
 /* preview.c. Caller's thread: run->words of the last n tokens of a run, which are those of

@@ -203,10 +203,11 @@ void heads_clear(struct lookup_heads *h)
     *h = (struct lookup_heads){0};
 }
 
-int heads_best(const struct lookup_heads *h, int last, int most, struct lookup_head *out)
+int heads_best(const struct lookup_heads *h, int first, int last, int most, struct lookup_head *out)
 {
     int n = 0;
-    for (int i = 0; h->score && i < h->n_head * (last + 1) && i < h->n_head * h->n_layer; i++) {
+    for (int i = h->n_head * first;
+         h->score && i < h->n_head * (last + 1) && i < h->n_head * h->n_layer; i++) {
         float weight = h->score[i] > 0 ? h->score[i] * h->score[i] : 0;
         int at = n < most ? n : most;
         while (at > 0 && out[at - 1].weight < weight) {

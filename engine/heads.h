@@ -30,8 +30,9 @@ int heads_measure(struct lookup_heads *h, const struct decoder *d, const struct 
                   int n_ctx, const struct compute *c, struct arena *scratch, struct err *e);
 void heads_clear(struct lookup_heads *h);
 
-/* The best up to `most` heads in blocks 0..last, best first; returns how many: only those
+/* The best up to `most` heads in blocks first..last, best first; returns how many: only those
  * with a score. */
-int heads_best(const struct lookup_heads *h, int last, int most, struct lookup_head *out);
+int heads_best(const struct lookup_heads *h, int first, int last, int most,
+               struct lookup_head *out);
 
 #endif

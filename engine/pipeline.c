@@ -34,6 +34,7 @@ static int text_rows(struct engine *en, struct job *j, const struct prompt_run *
     int rc = compress_apply(step, MODALITY_TEXT, -1, en->info.n_layer, out, NULL, 0, &en->scratch,
                             &one, e);
     j->result.report.modality[MODALITY_TEXT].ms += one.modality[MODALITY_TEXT].ms;
+    j->result.report.modality[MODALITY_TEXT].dropped += one.modality[MODALITY_TEXT].dropped;
     j->result.compress_ms += one.modality[MODALITY_TEXT].ms;
     return rc;
 }
@@ -101,7 +102,7 @@ static void sequence_append(struct rows *seq, const struct rows *part)
         seq->position[n + i] = part->position[i] + (float)seq->n_source;
     }
     for (int s = 0; s < part->n_source; s++) {
-        seq->owner[seq->n_source + s] = part->owner[s] + n;
+        seq->owner[seq->n_source + s] = part->owner[s] < 0 ? ROW_DROPPED : part->owner[s] + n;
     }
     seq->n += part->n;
     seq->n_source += part->n_source;
@@ -205,76 +206,86 @@ int pipeline_next_rows(struct job *j, int n, struct arena *a, struct rows *chunk
 /* ---- merging inside the decoder ----------------------------------------------------- */
 
 struct lm_hook {
-    struct plan_step step;
-    int cutoff;
+    struct plan_step steps[PLAN_MAX_LM_STEPS];
+    int cutoffs[PLAN_MAX_LM_STEPS];
+    int n;
     struct job *job;
-    struct arena *scratch;
 };
 
-static int lm_cutoff(const struct engine *en, const struct plan_step *step)
+int pipeline_lm_steps(const struct engine *en, const struct job *j,
+                      struct plan_step steps[PLAN_MAX_LM_STEPS], int cutoffs[PLAN_MAX_LM_STEPS],
+                      const char **skipped)
 {
-    int i = compressor_option_index(step->method, "cutoff");
-    if (step->method == compressors[0] || i < 0) {
-        return -1;
+    const char *why = NULL;
+    int n = plan_lm_steps(&j->plan, en->info.n_layer, j->prompt.text_rows, &en->calibration, steps,
+                          skipped ? skipped : &why);
+    for (int i = 0; i < n; i++) {
+        int cutoff = compressor_option_index(steps[i].method, "cutoff");
+        cutoffs[i] = (int)steps[i].options[cutoff];
     }
-    int layer = (int)step->options[i];
-    return layer >= 0 && layer < en->info.n_layer - 1 ? layer : -1;
+    return n;
 }
 
-int pipeline_cutoffs(const struct engine *en, const struct job *j, int *cutoffs)
+static int step_at(const struct lm_hook *h, int layer)
 {
-    int layer = lm_cutoff(en, &j->plan.step[MODALITY_LM]);
-    if (layer < 0) {
-        return 0;
+    int i = 0;
+    while (i < h->n && h->cutoffs[i] != layer) {
+        i++;
     }
-    cutoffs[0] = layer;
-    return 1;
+    return i;
 }
 
 static bool lm_wants(void *ctx, int layer)
 {
-    return ((const struct lm_hook *)ctx)->cutoff == layer;
+    const struct lm_hook *h = ctx;
+    return step_at(h, layer) < h->n;
+}
+
+/* Rows go into the first step and come out of the last one. */
+static void report_lm(struct report *r, const struct plan_step *step, bool first, int before,
+                      int after, const struct report_stage *one)
+{
+    report_add(r, MODALITY_LM, step, first ? before : 0, first ? after : after - before, one->ms);
+    r->modality[MODALITY_LM].dropped += one->dropped;
+}
+
+void pipeline_protect_pictures(struct rows *rows)
+{
+    for (int r = 0; r < rows->n; r++) {
+        if (rows->kind[r] == ROW_IMAGE) {
+            rows->flags[r] |= ROW_PROTECTED;
+        }
+    }
+}
+
+int pipeline_lm_apply(struct job *j, const struct plan_step *step, bool first, int layer,
+                      struct rows *rows, const float *metric, int n_metric, struct err *e)
+{
+    struct engine *en = j->engine;
+    struct report one;
+    report_init(&one, &j->plan);
+    int before = rows->n;
+    pipeline_protect_pictures(rows);
+    int rc = compress_apply(step, MODALITY_LM, layer, en->info.n_layer, rows, metric, n_metric,
+                            &en->scratch, &one, e);
+    job_take_skips(j, &one);
+    const struct report_stage *stage = &one.modality[MODALITY_LM];
+    report_lm(&j->result.report, step, first, before, rows->n, stage);
+    report_lm(&j->chunk_report, step, first, before, rows->n, stage);
+    for (int k = 0; k < one.n_skipped; k++) {
+        report_skip(&j->chunk_report, one.skipped[k].stage, one.skipped[k].reason);
+    }
+    j->result.compress_ms += stage->ms;
+    return rc;
 }
 
 static int lm_run(void *ctx, int layer, int n_layer, struct rows *rows, const float *metric,
                   int n_metric, struct err *e)
 {
     struct lm_hook *h = ctx;
-    struct report one;
-    report_init(&one, &h->job->plan);
-    int before = rows->n;
-    /* Pictures have been merged by their own method: here they stay as they are. */
-    for (int i = 0; i < rows->n; i++) {
-        if (rows->kind[i] == ROW_IMAGE) {
-            rows->flags[i] |= ROW_PROTECTED;
-        }
-    }
-    int rc = compress_apply(&h->step, MODALITY_LM, layer, n_layer, rows, metric, n_metric,
-                            h->scratch, &one, e);
-    job_take_skips(h->job, &one);
-    double ms = one.modality[MODALITY_LM].ms;
-    report_add(&h->job->result.report, MODALITY_LM, &h->step, before, rows->n, ms);
-    h->job->chunk_report = one;
-    h->job->result.compress_ms += ms;
-    return rc;
-}
-
-void pipeline_lm_step(const struct engine *en, const struct job *j, struct plan_step *step,
-                      const char **skipped)
-{
-    plan_text_step(&j->plan, MODALITY_LM, j->prompt.text_rows, &en->calibration, step, skipped);
-    if (step->method != compressors[0] && lm_cutoff(en, step) < 0) {
-        step->method = compressors[0];
-        *skipped = "cutoff_out_of_range";
-    }
-}
-
-bool pipeline_merges_inside(const struct engine *en, const struct job *j)
-{
-    const char *skipped = NULL;
-    struct plan_step step;
-    pipeline_lm_step(en, j, &step, &skipped);
-    return step.method != compressors[0];
+    int i = step_at(h, layer);
+    (void)n_layer;
+    return pipeline_lm_apply(h->job, &h->steps[i], i == 0, layer, rows, metric, n_metric, e);
 }
 
 int pipeline_lm_hook(struct engine *en, struct job *j, struct arena *a, struct stage_hook *hook,
@@ -282,20 +293,17 @@ int pipeline_lm_hook(struct engine *en, struct job *j, struct arena *a, struct s
 {
     *hook = (struct stage_hook){0};
     const char *skipped = NULL;
-    struct plan_step step;
-    pipeline_lm_step(en, j, &step, &skipped);
-    if (skipped) {
-        report_skip(&j->result.report, STAGE_LM_LAYER, skipped);
-    }
-    if (step.method == compressors[0]) {
-        return 0;
-    }
     struct lm_hook *h = arena_alloc(a, 1, sizeof *h);
     if (!h) {
         return err_no_memory(e, sizeof *h);
     }
-    *h = (struct lm_hook){
-        .step = step, .cutoff = lm_cutoff(en, &step), .job = j, .scratch = &en->scratch};
-    *hook = (struct stage_hook){.wants = lm_wants, .run = lm_run, .ctx = h};
+    *h = (struct lm_hook){.job = j};
+    h->n = pipeline_lm_steps(en, j, h->steps, h->cutoffs, &skipped);
+    if (skipped) {
+        report_skip(&j->result.report, STAGE_LM_LAYER, skipped);
+    }
+    if (h->n > 0 && !j->chooser) {
+        *hook = (struct stage_hook){.wants = lm_wants, .run = lm_run, .ctx = h};
+    }
     return 0;
 }

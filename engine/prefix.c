@@ -31,7 +31,9 @@ static void describe_rows(const struct prompt_run *run, uint8_t flags, token_id 
         pieces[i] = (struct prefix_piece){.flags = r->flags[i] & flags, .position = r->position[i]};
     }
     for (int s = 0; s < r->n_source; s++) {
-        pieces[r->owner[s]].n_ids++;
+        if (r->owner[s] != ROW_DROPPED) {
+            pieces[r->owner[s]].n_ids++;
+        }
     }
     for (int i = 0; i < r->n; i++) {
         pieces[i].ids = next;
@@ -41,8 +43,10 @@ static void describe_rows(const struct prompt_run *run, uint8_t flags, token_id 
         pieces[i].n_ids = 0;
     }
     for (int s = 0; s < r->n_source; s++) {
-        struct prefix_piece *p = &pieces[r->owner[s]];
-        ids[p->ids - ids + p->n_ids++] = run->ids[s];
+        if (r->owner[s] != ROW_DROPPED) {
+            struct prefix_piece *p = &pieces[r->owner[s]];
+            ids[p->ids - ids + p->n_ids++] = run->ids[s];
+        }
     }
 }
 
@@ -87,14 +91,16 @@ static void mark_pictures(struct job *j, int n_rows)
 
 static struct prefix_key key_of(const struct engine *en, const struct job *j)
 {
-    struct prefix_key key = {.cutoff = -1};
-    int cutoffs[KV_MAX_GROUPS];
-    const char *skipped = NULL;
+    struct prefix_key key = {.log_mass = j->log_mass, .log_mass_from = j->log_mass_from};
+    struct plan_step steps[PLAN_MAX_LM_STEPS];
+    int cutoffs[PLAN_MAX_LM_STEPS];
     memcpy(key.scope, j->scope, sizeof key.scope);
     key.lora = j->lora;
-    pipeline_lm_step(en, j, &key.lm, &skipped);
-    if (pipeline_cutoffs(en, j, cutoffs) > 0) {
-        key.cutoff = cutoffs[0];
+    if (pipeline_lm_steps(en, j, steps, cutoffs, NULL) > 0) {
+        key.lm = steps[0]; /* later ones follow from it */
+    } else {
+        key.lm.method = compressors[0];
+        key.lm.stage = STAGE_LM_LAYER;
     }
     return key;
 }

@@ -21,9 +21,10 @@ struct node {
     struct scope *scope;
     struct node *parent; /* NULL: a first chunk */
     struct node *children, *next;
-    struct lora_mix lora; /* of a first chunk: these three as in the key */
+    struct lora_mix lora; /* of a first chunk: these four as in the key */
     struct plan_step lm;
-    int cutoff;
+    bool log_mass;
+    int log_mass_from;
     struct prefix_chunk chunk;
     struct prefix_piece *pieces; /* [n_pieces] */
     int n_pieces;
@@ -247,10 +248,11 @@ static bool ends_chunk(const struct node *n, const struct prefix_piece *pieces, 
 static bool same_key(const struct node *n, const struct prefix_key *key)
 {
     return n->parent ||
-           (lora_mix_equal(&n->lora, &key->lora) && n->cutoff == key->cutoff &&
-            n->lm.method == key->lm.method && n->lm.stage == key->lm.stage &&
+           (lora_mix_equal(&n->lora, &key->lora) && n->log_mass == key->log_mass &&
+            n->log_mass_from == key->log_mass_from && n->lm.method == key->lm.method &&
+            n->lm.stage == key->lm.stage &&
             memcmp(n->lm.options, key->lm.options,
-                   (size_t)key->lm.method->info.n_options * sizeof *key->lm.options) == 0);
+                   (size_t)compressor_n_options(key->lm.method) * sizeof *key->lm.options) == 0);
 }
 
 /* The child of `parent` (of the scope, if NULL) whose rows come next. chunk: a child of so
@@ -407,7 +409,8 @@ static struct node *node_new(const struct prefix_key *key, const struct prefix_p
     node->bytes = bytes;
     node->lora = key->lora;
     node->lm = key->lm;
-    node->cutoff = key->cutoff;
+    node->log_mass = key->log_mass;
+    node->log_mass_from = key->log_mass_from;
     node->chunk = *chunk;
     node->n_pieces = n;
     node->n_groups = kv->n_groups;

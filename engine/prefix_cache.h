@@ -36,7 +36,8 @@ struct prefix_key {
     uint8_t scope[PREFIX_SCOPE_BYTES];
     struct lora_mix lora;
     struct plan_step lm; /* resolved; `off` when nothing merges there */
-    int cutoff;          /* of the KV cache's groups; -1 = one group */
+    bool log_mass;       /* as in decoder_slice.use_log_mass */
+    int log_mass_from;
 };
 
 struct prefix_picture {

@@ -170,8 +170,7 @@ static void measure(struct engine *en, struct job *j, int n_above)
     double layer_rows = 0;
     for (int g = 0; g < j->kv.n_groups; g++) {
         const struct kv_group *group = &j->kv.group[g];
-        bool above = j->preview->cutoff >= 0 && group->first_layer > j->preview->cutoff;
-        int n = above ? n_above : j->result.report.compressed_rows;
+        int n = group->first_layer > j->preview->cutoff ? n_above : group->n;
         j->prompt_group_rows[g] = n;
         layer_rows += (double)n * group->n_layer;
         out->kv_bytes += (size_t)n * (size_t)group->n_layer * row_bytes;
@@ -198,22 +197,22 @@ static int finish(struct engine *en, struct job *j, int n_above, struct err *e)
 int preview_begin(struct engine *en, struct job *j, struct err *e)
 {
     struct preview *p = arena_zalloc(&j->arena, 1, sizeof *p);
-    struct plan_step step;
+    struct plan_step steps[PLAN_MAX_LM_STEPS];
     const char *skipped = NULL;
-    int cutoffs[KV_MAX_GROUPS];
+    int cutoffs[PLAN_MAX_LM_STEPS];
     if (!p) {
         return err_no_memory(e, sizeof *p);
     }
     j->preview = p;
     p->cutoff = -1;
-    pipeline_lm_step(en, j, &step, &skipped);
+    int n_steps = pipeline_lm_steps(en, j, steps, cutoffs, &skipped);
     if (skipped) {
         report_skip(&j->result.report, STAGE_LM_LAYER, skipped);
     }
-    if (step.method == compressors[0] || pipeline_cutoffs(en, j, cutoffs) == 0) {
+    if (n_steps == 0) {
         return finish(en, j, j->sequence.n, e);
     }
-    p->cutoff = cutoffs[0];
+    p->cutoff = cutoffs[n_steps - 1];
     p->owner = arena_alloc(&j->arena, (size_t)j->sequence.n_source, sizeof *p->owner);
     if (!p->owner) {
         return err_no_memory(e, (size_t)j->sequence.n_source * sizeof *p->owner);
@@ -247,8 +246,13 @@ static int merge_chunk(struct engine *en, struct job *j, struct err *e)
         pipeline_lm_hook(en, j, &en->scratch, &hook, e)) {
         return -1;
     }
-    struct decoder_slice slice = {
-        .kv = &j->kv, .rows = &chunk, .hook = &hook, .lora = &j->lora, .is_prompt = true};
+    struct decoder_slice slice = {.kv = &j->kv,
+                                  .rows = &chunk,
+                                  .hook = &hook,
+                                  .lora = &j->lora,
+                                  .is_prompt = true,
+                                  .use_log_mass = j->log_mass,
+                                  .log_mass_from = j->log_mass_from};
     if (decoder_run_blocks(en->decoder, 0, p->cutoff + 1, &slice, 1, &en->compute, &en->scratch,
                            e)) {
         return -1;

@@ -53,8 +53,13 @@ static int add_answer(struct engine *en, struct pass *p, struct job *j, const st
     }
     decoder_embed(en->decoder, &j->next_token, 1, r->x, &en->compute);
     decoder_embed(en->decoder, draft->ids, draft->n, r->x + en->info.n_embd, &en->compute);
-    p->slices[p->n] = (struct decoder_slice){
-        .kv = &j->kv, .rows = r, .lora = &j->lora, .logits = logits, .all_logits = true};
+    p->slices[p->n] = (struct decoder_slice){.kv = &j->kv,
+                                             .rows = r,
+                                             .lora = &j->lora,
+                                             .use_log_mass = j->log_mass,
+                                             .log_mass_from = j->log_mass_from,
+                                             .logits = logits,
+                                             .all_logits = true};
     p->n_rows[p->n] = n;
     p->reports[p->n] = j->result.report;
     p->drafts[p->n] = *draft;
@@ -78,6 +83,8 @@ static int add_prompt(struct engine *en, struct pass *p, struct job *j, int n, s
                                              .hook = p->hooks[p->n].run ? &p->hooks[p->n] : NULL,
                                              .lora = &j->lora,
                                              .is_prompt = true,
+                                             .use_log_mass = j->log_mass,
+                                             .log_mass_from = j->log_mass_from,
                                              .logits = last ? j->logits : NULL};
     p->n_rows[p->n] = n;
     p->drafts[p->n].n = 0;
@@ -304,7 +311,7 @@ static int run_loner(struct engine *en, struct job *j)
     struct err e = ERR_INIT;
     struct pass own = {.first_block = j->first_block};
     int n = pipeline_chunk_rows(j);
-    if (j->first_block == 0) { /* a chooser's second round is of the same rows */
+    if (j->first_block == 0) { /* later rounds of a chooser are of the same rows */
         fair_charge(&en->prompt_turns, j->prompt_turn, n);
     }
     int rc = j->purpose == JOB_PREVIEW  ? preview_step(en, j, &e)

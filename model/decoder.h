@@ -60,7 +60,8 @@ struct decoder_slice {
     const struct lora_mix *lora;   /* adapters of these rows; NULL: the model as it is */
     bool is_prompt;                /* rows of a prompt, else of an answer: which arithmetic they
                                       go through (compute.bulk) depends on this alone */
-    bool use_log_mass;             /* add log(mass) of each key row to the attention logits */
+    bool use_log_mass;             /* add log(mass) of each key row to the attention logits, */
+    int log_mass_from;             /* in this block and those behind it */
     bool all_logits;               /* logits of every row that is left; else of the last row only */
     float *logits;                 /* out: [1 or rows left, n_vocab], or NULL = none wanted */
 };

@@ -225,7 +225,7 @@ static void attend(struct pass *p, int il)
             .kv = kv_group_of(p->slices[s].kv, il),
             .layer = il,
             .window = p->d->hp.local[il] ? p->d->hp.window : 0,
-            .use_log_mass = p->slices[s].use_log_mass,
+            .use_log_mass = p->slices[s].use_log_mass && il >= p->slices[s].log_mass_from,
         };
     }
     attention_run(&p->attention, p->jobs, p->n_slices);

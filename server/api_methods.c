@@ -2,7 +2,6 @@
  * or checks a configuration. */
 #include "server/server_impl.h"
 
-#include "compress/modifiers.h"
 #include "server/json_write.h"
 
 /* Some methods and profiles of 4 KiB each; an operator may add PLAN_MAX_PROFILES. */
@@ -100,8 +99,8 @@ static void render_method(struct json_writer *w, const struct compressor *c)
     member(w, "source", info->source);
     names_of(w, "slots", info->modalities, MODALITY_COUNT, modality_at);
     names_of(w, "stages", info->stages, STAGE_COUNT, stage_at);
-    json_key(w, "by_question");
-    json_bool(w, info->by_question);
+    json_key(w, "whole_prompt");
+    json_bool(w, info->whole_prompt);
     json_key(w, "drops");
     json_bool(w, info->drops);
     json_key(w, "baseline");
@@ -109,9 +108,10 @@ static void render_method(struct json_writer *w, const struct compressor *c)
     json_key(w, "options");
     json_begin_array(w);
     for (int i = 0; i < compressor_n_options(c); i++) {
-        bool modifier = i >= info->n_options;
-        render_option(w, compressor_option(c, i),
-                      modifier ? 1u << MODALITY_IMAGE : info->modalities);
+        const struct compressor_option *o = compressor_option(c, i);
+        if (!o->modalities || o->modalities & info->modalities) {
+            render_option(w, o, info->modalities);
+        }
     }
     json_end_array(w);
     json_end_object(w);

@@ -268,7 +268,7 @@ TEST(decoder_threads, "the number of threads changes no bit")
 
 /* Before the last block the second row of each pair becomes a copy of the first: equal
  * keys and values there, so for what comes after they are one row of mass 2. */
-static void run_equal_pairs(struct tiny *t, bool merge, bool use_log_mass, float *logits)
+static void run_equal_pairs(struct tiny *t, bool merge, bool use_log_mass, int from, float *logits)
 {
     int n = 20;
     int cutoff = t->f.info->n_layer - 2;
@@ -282,6 +282,7 @@ static void run_equal_pairs(struct tiny *t, bool merge, bool use_log_mass, float
                                               .rows = &rows,
                                               .hook = &hook,
                                               .use_log_mass = use_log_mass,
+                                              .log_mass_from = from,
                                               .logits = logits});
     fixture_kv_clear(&kv);
     arena_clear(&m.arena);
@@ -297,13 +298,19 @@ TEST(decoder_log_mass, "a row of mass 2 weighs as much as the two equal rows it 
         float *apart_mass = fixture_logits(&t.f, 1);
         float *merged = fixture_logits(&t.f, 1);
         float *merged_plain = fixture_logits(&t.f, 1);
-        run_equal_pairs(&t, false, false, apart);
-        run_equal_pairs(&t, false, true, apart_mass);
-        run_equal_pairs(&t, true, true, merged);
-        run_equal_pairs(&t, true, false, merged_plain);
+        int n_layer = t.f.info->n_layer;
+        run_equal_pairs(&t, false, false, 0, apart);
+        run_equal_pairs(&t, false, true, 0, apart_mass);
+        run_equal_pairs(&t, true, true, 0, merged);
+        run_equal_pairs(&t, true, false, 0, merged_plain);
         CHECK(memcmp(apart, apart_mass, n_vocab * sizeof *apart) == 0);  /* log 1 is 0 */
         CHECK_DOUBLE(test_nmse(merged, apart, n_vocab), <=, 1e-10);      /* order of adding */
         CHECK_DOUBLE(test_nmse(merged_plain, apart, n_vocab), >=, 1e-6); /* it does count */
+        /* from a block on: below the merge no row stands for several, behind the last is none */
+        run_equal_pairs(&t, true, true, n_layer - 1, apart);
+        CHECK(memcmp(apart, merged, n_vocab * sizeof *apart) == 0);
+        run_equal_pairs(&t, true, true, n_layer, apart);
+        CHECK(memcmp(apart, merged_plain, n_vocab * sizeof *apart) == 0);
         mem_free(apart);
         mem_free(apart_mass);
         mem_free(merged);

@@ -6,6 +6,7 @@
 #include "tests/test.h"
 #include "tests/unit/engine_fixture.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #define POLICY                                                                                     \
@@ -83,6 +84,49 @@ TEST(engine_choose_bill, "rows per stage and layer are those counted; why not is
     choose_rows(&q, 3, "drop");
     r = bill_of(en, &q);
     CHECK_STR(r.report.skipped[0].reason, "too_short");
+    engine_close(en);
+}
+
+TEST(engine_choose_steps, "progressive: fewer rows with each step, the bill says how many")
+{
+    struct engine *en = open_tiny_engine(1, 4, 2);
+    struct question q;
+    int n_layer = engine_info(en)->n_layer;
+    struct err e = ERR_INIT;
+    ask(&q, POLICY, "off", 5);
+    choose_rows(&q, 4, "drop");
+    struct job_result once = bill_of(en, &q);
+    CHECK_OK(plan_set_number(&q.request.plan, MODALITY_LM, "steps", 2, &e), e);
+    struct job_result twice = bill_of(en, &q);
+    const struct report_stage *lm = &twice.report.modality[MODALITY_LM];
+    CHECK_INT(lm->rows_in, ==, twice.text_rows);
+    CHECK_INT(abs(lm->rows_out - once.report.modality[MODALITY_LM].rows_out), <=, 2);
+    /* cutoff 1, then half-way to the last block */
+    int second = 1 + (n_layer - 2) / 2;
+    double between = (twice.report.mean_rows_per_layer * n_layer - 2.0 * lm->rows_in -
+                      (n_layer - second - 1.0) * lm->rows_out) /
+                     (second - 1);
+    CHECK_DOUBLE(between, >, lm->rows_out + 4);
+    CHECK_DOUBLE(between, <, lm->rows_in - 4);
+    CHECK_INT(twice.report.n_skipped, ==, 0);
+    engine_close(en);
+}
+
+TEST(engine_choose_truncates, "a baseline that acts on the whole prompt keeps both its ends")
+{
+    struct engine *en = open_tiny_engine(1, 4, 2);
+    struct question q;
+    struct err e = ERR_INIT;
+    plan_allow_baselines(true);
+    ask(&q, POLICY, "off", 5);
+    CHECK_OK(plan_set_method(&q.request.plan, MODALITY_LM, "truncate", &e), e);
+    CHECK_OK(plan_set_number(&q.request.plan, MODALITY_LM, "cutoff", 1, &e), e);
+    struct job_result r = bill_of(en, &q);
+    const struct report_stage *lm = &r.report.modality[MODALITY_LM];
+    CHECK_STR(lm->method, "truncate");
+    CHECK_INT(lm->dropped, ==, lm->rows_in - lm->rows_out);
+    CHECK_INT(lm->dropped, >, lm->rows_in / 2);
+    plan_allow_baselines(false);
     engine_close(en);
 }
 

@@ -78,6 +78,11 @@ static void draw_plan(struct mix *m, struct plan *p)
     if (one_in(m, 3)) {
         CHECK_OK(plan_set_method(p, MODALITY_TEXT, "cosine", &e), e);
         CHECK_OK(plan_set_number(p, MODALITY_TEXT, "threshold", 0.05, &e), e);
+        CHECK_OK(plan_set_number(p, MODALITY_TEXT, "log_mass", below(m, 2), &e), e);
+    } else if (one_in(m, 6)) {
+        plan_allow_baselines(true);
+        CHECK_OK(plan_set_method(p, MODALITY_TEXT, one_in(m, 2) ? "random" : "truncate", &e), e);
+        CHECK_OK(plan_set_number(p, MODALITY_TEXT, "ratio", 1.5, &e), e);
     }
     if (one_in(m, 3)) {
         CHECK_OK(plan_set_method(p, MODALITY_LM, "cosine", &e), e);
@@ -87,6 +92,11 @@ static void draw_plan(struct mix *m, struct plan *p)
         CHECK_OK(plan_set_method(p, MODALITY_LM, "query", &e), e);
         CHECK_OK(plan_set_number(p, MODALITY_LM, "ratio", 2 + below(m, 3), &e), e);
         CHECK_OK(plan_set_number(p, MODALITY_LM, "cutoff", below(m, 2), &e), e);
+    }
+    if (p->step[MODALITY_LM].method != compressors[0]) {
+        CHECK_OK(plan_set_number(p, MODALITY_LM, "steps", 1 + below(m, 3), &e), e);
+        CHECK_OK(plan_set_number(p, MODALITY_LM, "log_mass", below(m, 2), &e), e);
+        CHECK_OK(plan_set_number(p, MODALITY_LM, "reweight", below(m, 2), &e), e);
     }
 }
 

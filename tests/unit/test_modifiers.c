@@ -177,6 +177,56 @@ TEST(modifiers_residual, "rows move towards the picture's mean, from 8x on; prot
     arena_clear(&a);
 }
 
+/* Two messages of three groups of eight rows, a template's row before each. */
+static void make_messages(struct rows *r, struct arena *a, struct rng *g)
+{
+    struct err e = ERR_INIT;
+    int32_t map[50];
+    random_rows(r, a, 50, PICTURE_WIDTH, SHAPE_UNIFORM, g);
+    for (int i = 0; i < 50; i++) {
+        int in_message = i % 25;
+        map[i] = i / 25 * 4 + (in_message + 7) / 8;
+    }
+    CHECK_OK(rows_merge(r, map, 8, a, &e), e);
+    r->flags[0] = r->flags[4] = ROW_PROTECTED;
+    r->flags[1] = r->flags[5] = ROW_BREAK;
+}
+
+TEST(modifiers_text, "of a text: the mean of the message, equal looks unless they are known")
+{
+    struct arena a;
+    struct rng g;
+    struct rows before;
+    struct rows r;
+    struct plan_step step = step_of(compressor_find("cosine"));
+    arena_init(&a, ARENA_MAX);
+    rng_init(&g, test_seed());
+    set(&step, MODIFIER_RESIDUAL, 0.1);
+    make_messages(&r, &a, &g);
+    copy_rows(&before, &a, &r);
+    finish(&step, &r, &a);
+    for (int i = 0; i < 8; i++) {
+        for (int d = 0; d < PICTURE_WIDTH; d++) {
+            const float *x = before.x + d;
+            int first = i / 4 * 4 + 1;
+            double mean =
+                ((double)x[first * PICTURE_WIDTH] + (double)x[(first + 1) * PICTURE_WIDTH] +
+                 (double)x[(first + 2) * PICTURE_WIDTH]) /
+                3;
+            double was = (double)x[i * PICTURE_WIDTH];
+            double want = i % 4 == 0 ? was : was + 0.1 * (mean - was);
+            CHECK_DOUBLE(fabs((double)r.x[i * PICTURE_WIDTH + d] - want), <, 1e-6);
+        }
+    }
+    set(&step, MODIFIER_RESIDUAL, 0);
+    set(&step, MODIFIER_REWEIGHT, 1);
+    make_messages(&r, &a, &g);
+    copy_rows(&before, &a, &r);
+    finish(&step, &r, &a); /* all stand for eight: none is looked at more */
+    CHECK(same_rows(&r, &before));
+    arena_clear(&a);
+}
+
 TEST(modifiers_no_memory, "without memory for them the rows stay as they are")
 {
     struct arena a;

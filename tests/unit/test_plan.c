@@ -130,8 +130,7 @@ TEST(plan_overrides, "methods and options are set, and what excludes each other 
     check_print(&p, "off");
 }
 
-TEST(plan_modifiers,
-     "every method for pictures takes the modifiers, printed when they do something")
+TEST(plan_modifiers, "every method takes the modifiers of its slot, printed when they do something")
 {
     struct plan p = profile("off");
     struct err e = ERR_INIT;
@@ -151,6 +150,45 @@ TEST(plan_modifiers,
     CHECK_DOUBLE(step.options[compressor_option_index(step.method, "protect")], ==, 1);
     check_refused(plan_set_number(&p, MODALITY_IMAGE, "residual", 2, &e), &e, ERR_RANGE,
                   "compression.image.residual", "from 0.01 to 1");
+    p = profile("off");
+    CHECK_OK(plan_set_method(&p, MODALITY_LM, "slerp", &e), e);
+    CHECK_OK(plan_set_number(&p, MODALITY_LM, "steps", 2, &e), e);
+    CHECK_OK(plan_set_text(&p, MODALITY_LM, "log_mass", "true", &e), e);
+    check_print(&p, "lm slerp start=0 end=0 positions=original compat=false cutoff=19 "
+                    "log_mass=true steps=2; protect_system=true protect_tail=32 min_text_rows=64");
+    check_refused(plan_set_text(&p, MODALITY_LM, "protect", "text", &e), &e, ERR_INVALID,
+                  "compression.lm.protect", "there are");
+    CHECK_OK(plan_set_method(&p, MODALITY_TEXT, "slerp", &e), e);
+    check_refused(plan_set_number(&p, MODALITY_TEXT, "steps", 2, &e), &e, ERR_INVALID,
+                  "compression.text.steps", "there are");
+}
+
+TEST(plan_lm_steps_by_hand, "blocks at even distances, the ratio in equal parts, why not")
+{
+    struct plan p = profile("off");
+    struct err e = ERR_INIT;
+    struct plan_step step[PLAN_MAX_LM_STEPS];
+    const char *skipped;
+    CHECK_INT(plan_lm_steps(&p, 30, 500, NULL, step, &skipped), ==, 0);
+    CHECK(!skipped);
+    CHECK_OK(plan_set_method(&p, MODALITY_LM, "query", &e), e);
+    CHECK_OK(plan_set_number(&p, MODALITY_LM, "ratio", 8, &e), e);
+    int cutoff = compressor_option_index(p.step[MODALITY_LM].method, "cutoff");
+    int ratio = compressor_option_index(p.step[MODALITY_LM].method, "ratio");
+    static const int want[3][3] = {{8}, {8, 18}, {8, 15, 22}}; /* 21 blocks behind block 8 */
+    for (int n = 1; n <= 3; n++) {
+        CHECK_OK(plan_set_number(&p, MODALITY_LM, "steps", n, &e), e);
+        CHECK_INT(plan_lm_steps(&p, 30, 500, NULL, step, &skipped), ==, n);
+        for (int i = 0; i < n; i++) {
+            CHECK_DOUBLE(step[i].options[cutoff], ==, want[n - 1][i]);
+            CHECK_DOUBLE(fabs(pow(step[i].options[ratio], n) - 8), <, 1e-9);
+        }
+    }
+    CHECK_INT(plan_lm_steps(&p, 10, 500, NULL, step, &skipped), ==, 1); /* one block is left */
+    CHECK_INT(plan_lm_steps(&p, 9, 500, NULL, step, &skipped), ==, 0);
+    CHECK_STR(skipped, "cutoff_out_of_range");
+    CHECK_INT(plan_lm_steps(&p, 30, 63, NULL, step, &skipped), ==, 0);
+    CHECK_STR(skipped, "too_short");
 }
 
 TEST(plan_baselines, "methods for comparisons only are refused until they are allowed")

@@ -27,7 +27,6 @@ static void setup_init(struct setup *s, size_t max_bytes)
     s->cache = prefix_cache_new(&s->pool, max_bytes, &e);
     CHECK_OK(!s->cache, e);
     s->key.lm.method = compressors[0];
-    s->key.cutoff = -1;
 }
 
 static void setup_clear(struct setup *s)
@@ -156,13 +155,14 @@ TEST(prefix_cache_scopes, "nobody finds another's, and a flood leaves everybody 
     setup_clear(&s);
 }
 
-TEST(prefix_cache_compares, "one token, flag, place, vector or plan that differs is a miss")
+TEST(prefix_cache_compares,
+     "one token, flag, place, vector or part of a plan that differs is a miss")
 {
     struct setup s;
     struct err e = ERR_INIT;
     setup_init(&s, (size_t)1 << 22);
     use(&s, 0, 1, 1, true);
-    for (int change = 0; change < 6; change++) {
+    for (int change = 0; change < 9; change++) {
         struct kv_cache kv;
         struct prefix_chunk found[8];
         prompt(&s, 1, 1);
@@ -172,11 +172,14 @@ TEST(prefix_cache_compares, "one token, flag, place, vector or plan that differs
         p->flags = change == 2 ? ROW_PROTECTED : 0;
         p->position += change == 3 ? 0.5f : 0;
         p->vector = change == 4;
-        key.cutoff = change == 5 ? 0 : -1;
+        key.log_mass = change == 5;
+        key.log_mass_from = change == 6;
+        key.lm.method = compressors[change == 7];
+        key.lm.options[0] = change == 8; /* `off` has no options: it does not count */
         CHECK_OK(kv_init(&kv, &shape, NULL, 0, 1024, &e), e);
         CHECK_OK(kv_reserve(&kv, &s.pool, &e), e);
         CHECK_INT(prefix_cache_find(s.cache, &key, s.pieces, s.n_pieces, &kv, found, 8), ==,
-                  change == 0);
+                  change == 0 || change == 8);
         kv_clear(&kv);
     }
     /* the last row must be run: its logits are wanted */

@@ -1,5 +1,4 @@
-/* prune against the formulas in double, without any sorting or incremental arrays; and the
- * two baselines. */
+/* prune against the formulas in double, without any sorting or incremental arrays. */
 #include "base/arena.h"
 #include "tests/test.h"
 #include "tests/unit/picture_rows.h"
@@ -175,40 +174,4 @@ TEST(prune_without_attention, "importance needs a tower that says what it looked
     CHECK(!skipped);
     CHECK_INT(r.n, ==, 4);
     arena_clear(&a);
-}
-
-/* Which of 64 rows are left, as bits. */
-static uint64_t left_of(const char *method, const char *option, double value)
-{
-    struct arena a;
-    struct rng g;
-    struct rows r;
-    struct picture_facts facts;
-    double options[COMPRESSOR_MAX_OPTIONS];
-    uint64_t left = 0;
-    arena_init(&a, ARENA_MAX);
-    rng_init(&g, test_seed());
-    picture_rows(&r, &facts, &a, 8, 8, &g);
-    compressor_defaults(compressor_find(method), options);
-    picture_option(method, options, option, value);
-    picture_apply(method, options, &facts, &r, &a, NULL);
-    for (int i = 0; i < 64; i++) {
-        left |= (uint64_t)(r.owner[i] >= 0) << i;
-    }
-    arena_clear(&a);
-    return left;
-}
-
-TEST(baselines_choose, "random follows its seed, stride is even")
-{
-    CHECK(left_of("random", "seed", 1) == left_of("random", "seed", 1));
-    CHECK(left_of("random", "seed", 1) != left_of("random", "seed", 2));
-    CHECK_INT(__builtin_popcountll(left_of("random", "seed", 3)), ==, 16);
-    uint64_t ever = 0;
-    for (int seed = 0; seed < 40; seed++) {
-        ever |= left_of("random", "seed", seed);
-    }
-    CHECK(ever == ~(uint64_t)0); /* a row misses all 40 with (3/4)^40 = 1e-5 */
-    CHECK(left_of("stride", "ratio", 4) == 0x4444444444444444u);
-    CHECK_INT(__builtin_popcountll(left_of("stride", "rows", 7)), ==, 7);
 }
