@@ -9,6 +9,7 @@
 #include "cmd/engine_setup.h"
 #include "cmd/greeting.h"
 #include "cmd/plan_text.h"
+#include "cmd/warm.h"
 #include "config/version.h"
 #include "server/limits.h"
 #include "server/server.h"
@@ -30,6 +31,7 @@
 
 struct loader {
     const struct config *config;
+    const struct plan *plan;
     struct engine *engine; /* valid once done */
     struct err err;
     atomic_bool done;
@@ -118,6 +120,10 @@ static void *load(void *arg)
 {
     struct loader *l = arg;
     l->engine = engine_setup(l->config, &l->err);
+    if (l->engine && warm_static_prefixes(l->engine, l->plan, &l->err)) {
+        engine_close(l->engine);
+        l->engine = NULL;
+    }
     atomic_store(&l->done, true);
     return NULL;
 }
@@ -185,7 +191,7 @@ static void drain(struct server *s, int64_t timeout_s)
 
 static int serve_until_signal(const struct config *c, const struct plan *plan, struct server *s)
 {
-    struct loader l = {.config = c};
+    struct loader l = {.config = c, .plan = plan};
     pthread_t thread;
     if (pthread_create(&thread, NULL, load, &l)) {
         err_set(&l.err, ERR_IO, "cannot start a thread");

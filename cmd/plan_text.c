@@ -173,18 +173,19 @@ static int add_profile(const struct config_profile *profile, struct err *e)
 {
     struct plan p;
     if (plan_from_profile(&p, profile->from ? profile->from : "balanced", e) ||
-        (profile->set && plan_text_apply(&p, profile->set, e)) ||
-        plan_add_profile(profile->name, &p, e)) {
+        (profile->set && plan_text_apply(&p, profile->set, e))) {
         return err_prefix(e, "profile '%s'", profile->name);
     }
-    return 0;
+    p.static_prefix = profile->static_prefix ? profile->static_prefix : p.static_prefix;
+    return plan_add_profile(profile->name, &p, e) ? err_prefix(e, "profile '%s'", profile->name)
+                                                  : 0;
 }
 
 static int in_force(struct plan *p, const struct config *c, struct err *e)
 {
     const char *text = c->compression;
     if (strcmp(text, "off") == 0) {
-        return plan_from_profile(p, "off", e);
+        return plan_from_profile(p, c->profile, e) || plan_turn_off(p, e) ? -1 : 0;
     }
     if (!*text || strcmp(text, "on") == 0) {
         return plan_from_profile(p, c->profile, e);

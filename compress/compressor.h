@@ -78,6 +78,7 @@ struct compressor_info {
     bool whole_prompt; /* at lm-layer it acts once on all rows of a prompt, not chunk by chunk,
                           and its metric is the attention that the question pays to each of them,
                           [n, 1], of as many heads as its option `heads` says */
+    bool static_part;  /* at lm-layer it acts on the static prefix alone (rows.h: ROW_STATIC) */
     bool drops;        /* may leave sources without a row */
     bool grid;         /* needs the whole grid of a picture (compress_call.picture) */
     int looks_back;    /* 1 + the option (bool) that makes it look at earlier pictures; 0 = never */

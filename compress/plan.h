@@ -28,6 +28,9 @@ struct plan {
     int protect_tail;    /* rows at the end of the last user message that never merge */
     int min_text_rows;   /* fewer text rows than this: not worth it, skipped */
     struct guard guard;
+    /* The operator's text before the messages of each request, such as a policy, NULL = none.
+     * Not owned; it must stay as long as plans with it are used. */
+    const char *static_prefix;
 };
 
 #define PLAN_MAX_LM_STEPS 3  /* `steps` of the lm slot */
@@ -40,6 +43,9 @@ const char *plan_profile_summary(int i);
 /* Start from a profile ("off", "balanced", "product_search", "customer_service", or one
  * that was added from the configuration). ERR_INVALID names the ones there are. */
 int plan_from_profile(struct plan *p, const char *name, struct err *e);
+
+/* Nothing is merged, the static prefix stays. */
+int plan_turn_off(struct plan *p, struct err *e);
 
 /* Profiles of the operator, read from the configuration at start; copied. Not
  * thread-safe: before the server starts. A name that exists is replaced. Names are 1 to 31

@@ -158,6 +158,16 @@ int plan_from_profile(struct plan *p, const char *name, struct err *e)
     return -1;
 }
 
+int plan_turn_off(struct plan *p, struct err *e)
+{
+    const char *prefix = p->static_prefix;
+    if (plan_from_profile(p, "off", e)) {
+        return -1;
+    }
+    p->static_prefix = prefix;
+    return 0;
+}
+
 static bool valid_name(const char *name)
 {
     size_t n = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_-");

@@ -20,6 +20,7 @@ extern const struct compressor compressor_cosine;
 extern const struct compressor compressor_slerp;
 extern const struct compressor compressor_concept;
 extern const struct compressor compressor_query;
+extern const struct compressor compressor_static_prefix;
 
 static int off_apply(const struct compress_call *call, struct rows *rows, struct arena *scratch,
                      struct compress_outcome *out, struct err *e)
@@ -50,11 +51,10 @@ static const struct compressor compressor_off = {
 };
 
 const struct compressor *const compressors[] = {
-    &compressor_off,      &compressor_downscale, &compressor_tome,
-    &compressor_pool,     &compressor_prune,     &compressor_dedup,
-    &compressor_cascade,  &compressor_random,    &compressor_stride,
-    &compressor_truncate, &compressor_cosine,    &compressor_slerp,
-    &compressor_concept,  &compressor_query,     NULL,
+    &compressor_off,     &compressor_downscale, &compressor_tome,          &compressor_pool,
+    &compressor_prune,   &compressor_dedup,     &compressor_cascade,       &compressor_random,
+    &compressor_stride,  &compressor_truncate,  &compressor_cosine,        &compressor_slerp,
+    &compressor_concept, &compressor_query,     &compressor_static_prefix, NULL,
 };
 
 const struct compressor *compressor_find(const char *name)

@@ -28,6 +28,8 @@ enum row_flag {
     ROW_SENTENCE = 8,  /* a sentence begins here */
     ROW_QUESTION = 16, /* of the question: the end of the last user message and what the
                           template puts behind it */
+    ROW_STATIC = 32,   /* of the static prefix, the part that all prompts of a kind share */
+    ROW_CUT = 64,      /* a prefill chunk ends before this row: the static prefix does */
 };
 
 #define ROW_DROPPED (-1)

@@ -516,7 +516,9 @@ static int load(struct config *c, enum config_command command, struct schema_val
     struct schema_values *sets[] = {&v, extra};
     if (schema_defaults(&v, e) || (extra && schema_defaults(extra, e)) ||
         schema_args(sets, extra ? 2 : 1, command, argc, argv, positional, n_positional, e) ||
-        schema_env(&v, e) || (*c->config_file && config_read_file(c, c->config_file, e)) ||
+        schema_env(&v, e) ||
+        (*c->config_file &&
+         (config_read_file(c, c->config_file, e) || config_read_prefixes(c, e))) ||
         default_mmproj(c, e)) {
         return -1;
     }
@@ -545,6 +547,8 @@ void config_clear(struct config *c)
         mem_free(c->profiles[i].name);
         mem_free(c->profiles[i].from);
         mem_free(c->profiles[i].set);
+        mem_free(c->profiles[i].static_prefix);
+        mem_free(c->profiles[i].static_prefix_file);
     }
     mem_free(c->profiles);
     for (int i = 0; i < c->n_api_keys; i++) {
@@ -598,7 +602,8 @@ void config_print_yaml(struct buf *out)
                   "#profiles:\n"
                   "#  - name: shoes\n"
                   "#    from: product_search\n"
-                  "#    set: \"image.ratio=2, text.method=off\"\n");
+                  "#    set: \"image.ratio=2, text.method=off\"\n"
+                  "#    static_prefix: \"You answer customers of a shoe shop.\"\n");
 }
 
 void config_print_markdown(const struct schema *run_flags, struct buf *out)
@@ -618,9 +623,14 @@ void config_print_markdown(const struct schema *run_flags, struct buf *out)
     buf_puts(out, "\n## Profiles of your own\n\n"
                   "Only in the file. Each has a `name`, the profile it starts `from` (default "
                   "balanced), and the settings on top of it, as in `--compression`; "
-                  "`docs/compression.md` lists the methods and their options.\n\n"
+                  "`docs/compression.md` lists the methods and their options. `static_prefix` is "
+                  "a text, `static_prefix_file` a file with one, that stands as a system message "
+                  "before the messages of each request of the profile, compressed or not: a "
+                  "policy, a catalogue. It is computed when the server starts, and no request "
+                  "pays for it.\n\n"
                   "```yaml\nprofiles:\n  - name: shoes\n    from: product_search\n"
-                  "    set: \"image.ratio=2, text.method=off\"\nprofile: shoes\n```\n\n"
+                  "    set: \"image.ratio=2, text.method=off\"\n"
+                  "    static_prefix_file: policy.txt\nprofile: shoes\n```\n\n"
                   "# Flags of `tamp run`\n");
     schema_print_markdown(run_flags, out);
 }

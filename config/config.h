@@ -20,8 +20,10 @@ enum config_cache_type { CACHE_TYPE_F16, CACHE_TYPE_Q8_0 };
 /* One entry of `profiles:` in the file. What `from` and `set` mean is for compress/plan. */
 struct config_profile {
     char *name;
-    char *from; /* a profile that exists; NULL = balanced */
-    char *set;  /* settings on top of it, "image.ratio=6,text.method=off"; NULL = none */
+    char *from;          /* a profile that exists; NULL = balanced */
+    char *set;           /* settings on top of it, "image.ratio=6,text.method=off"; NULL = none */
+    char *static_prefix; /* text before the messages of each request; NULL = that of `from` */
+    char *static_prefix_file; /* the same from a file, which config_load reads into the former */
 };
 
 struct config {
@@ -74,6 +76,8 @@ void config_log_warnings(const struct config *c, enum config_command command);
 
 /* The YAML file alone, into c (config_file.c). `name` is used in messages. */
 int config_read_file(struct config *c, const char *path, struct err *e);
+/* After it: the static prefixes of its profiles, from their files, checked. */
+int config_read_prefixes(struct config *c, struct err *e);
 int config_read_text(struct config *c, const char *name, const char *text, size_t len,
                      struct err *e);
 

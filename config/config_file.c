@@ -4,6 +4,7 @@
  * stopped reading, which is before a key that it does not know; so lines of keys are
  * looked up in the text. */
 #include "base/alloc.h"
+#include "base/utf8.h"
 #include "config/config.h"
 
 #include <cyaml/cyaml.h>
@@ -12,9 +13,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#define FILE_MAX_BYTES  (256 * 1024)
-#define VALUE_MAX_BYTES 4096
-#define MAX_PROFILES    64
+#define FILE_MAX_BYTES   (256 * 1024)
+#define VALUE_MAX_BYTES  4096
+#define PREFIX_MAX_BYTES (192 * 1024) /* more than any context that is served takes */
+#define MAX_PROFILES     64
 
 /* What libcyaml fills. */
 struct document {
@@ -30,7 +32,7 @@ struct complaint {
 };
 
 struct file_schema {
-    cyaml_schema_field_t profile_fields[4];
+    cyaml_schema_field_t profile_fields[6];
     cyaml_schema_value_t profile;
     cyaml_schema_field_t fields[CONFIG_MAX_OPTIONS + 2];
     cyaml_schema_value_t top;
@@ -83,6 +85,11 @@ static void make_schema(struct file_schema *s)
     s->profile_fields[0] = string_field("name", offsetof(struct config_profile, name), false);
     s->profile_fields[1] = string_field("from", offsetof(struct config_profile, from), true);
     s->profile_fields[2] = string_field("set", offsetof(struct config_profile, set), true);
+    s->profile_fields[3] =
+        string_field("static_prefix", offsetof(struct config_profile, static_prefix), true);
+    s->profile_fields[3].value.string.max = PREFIX_MAX_BYTES;
+    s->profile_fields[4] = string_field("static_prefix_file",
+                                        offsetof(struct config_profile, static_prefix_file), true);
     s->profile = (cyaml_schema_value_t){.type = CYAML_MAPPING,
                                         .flags = CYAML_FLAG_DEFAULT,
                                         .data_size = sizeof(struct config_profile),
@@ -221,31 +228,83 @@ int config_read_text(struct config *c, const char *name, const char *text, size_
     return rc;
 }
 
-int config_read_file(struct config *c, const char *path, struct err *e)
+/* All of a file that has at most `most` bytes. option: what named it, for messages. */
+static int read_all(const char *option, const char *path, size_t most, struct buf *text,
+                    struct err *e)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
-        return err_reason(e, ERR_IO, "invalid_config", "--config: cannot open %s: %s", path,
+        return err_reason(e, ERR_IO, "invalid_config", "%s: cannot open %s: %s", option, path,
                           strerror(errno));
     }
-    struct buf text;
     char chunk[4096];
     ssize_t got;
-    buf_init(&text, FILE_MAX_BYTES);
-    while ((got = read(fd, chunk, sizeof chunk)) > 0 && !buf_append(&text, chunk, (size_t)got)) {
+    buf_init(text, most);
+    while ((got = read(fd, chunk, sizeof chunk)) > 0 && !buf_append(text, chunk, (size_t)got)) {
     }
     int saved = errno;
     close(fd);
-    int rc;
-    if (got < 0) {
-        rc = err_reason(e, ERR_IO, "invalid_config", "--config: cannot read %s: %s", path,
-                        strerror(saved));
-    } else if (buf_failed(&text)) {
-        rc = err_reason(e, ERR_TOO_LARGE, "invalid_config",
-                        "--config: %s is over %d bytes, or memory is short", path, FILE_MAX_BYTES);
-    } else {
-        rc = config_read_text(c, path, buf_str(&text), text.len, e);
+    if (got >= 0 && !buf_failed(text)) {
+        return 0;
     }
+    if (got < 0) {
+        err_reason(e, ERR_IO, "invalid_config", "%s: cannot read %s: %s", option, path,
+                   strerror(saved));
+    } else {
+        err_reason(e, ERR_TOO_LARGE, "invalid_config",
+                   "%s: %s is over %zu bytes, or memory is short", option, path, most);
+    }
+    buf_free(text);
+    return -1;
+}
+
+/* The text that static_prefix_file names takes the place of its name. */
+static int read_prefix(struct config_profile *p, struct err *e)
+{
+    struct buf text;
+    if (!p->static_prefix_file) {
+        return 0;
+    }
+    if (p->static_prefix) {
+        return err_reason(e, ERR_INVALID, "invalid_config",
+                          "profile '%s' has static_prefix and static_prefix_file; keep one of them",
+                          p->name);
+    }
+    if (read_all("static_prefix_file", p->static_prefix_file, PREFIX_MAX_BYTES, &text, e)) {
+        return -1;
+    }
+    p->static_prefix = buf_take(&text, NULL);
+    return p->static_prefix ? 0 : err_no_memory(e, PREFIX_MAX_BYTES);
+}
+
+/* What a chat may hold, and not nothing. */
+static int check_prefix(const struct config_profile *p, struct err *e)
+{
+    size_t n = p->static_prefix ? strlen(p->static_prefix) : 0;
+    if (p->static_prefix && (n == 0 || utf8_valid_prefix(p->static_prefix, n) != n)) {
+        return err_reason(e, ERR_INVALID, "invalid_config", "profile '%s': its static prefix %s",
+                          p->name, n == 0 ? "is empty" : "is not UTF-8");
+    }
+    return 0;
+}
+
+int config_read_prefixes(struct config *c, struct err *e)
+{
+    for (int i = 0; i < c->n_profiles; i++) {
+        if (read_prefix(&c->profiles[i], e) || check_prefix(&c->profiles[i], e)) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+int config_read_file(struct config *c, const char *path, struct err *e)
+{
+    struct buf text;
+    if (read_all("--config", path, FILE_MAX_BYTES, &text, e)) {
+        return -1;
+    }
+    int rc = config_read_text(c, path, buf_str(&text), text.len, e);
     buf_free(&text);
     return rc;
 }

@@ -9,9 +9,12 @@
  * inside the decoder or weights are not packed, a pass has whole chunks, one at a time.
  *
  * A chunk ends where a message or a picture ends, once it is worth a pass, because that
- * is where prompts begin to differ: the next question about the same ten photos. */
+ * is where prompts begin to differ: the next question about the same ten photos; and behind
+ * the static prefix, however short its last chunk is, for all of that is paid once. */
 #ifndef TAMP_ENGINE_CHUNK_H
 #define TAMP_ENGINE_CHUNK_H
+
+#include "compress/rows.h"
 
 #include <stdbool.h>
 
@@ -20,10 +23,10 @@
 #define CHUNK_MAX_ROWS 256
 #define CHUNK_MIN_ROWS 64
 
-/* Whether n rows are a whole chunk. next_breaks: the row behind them has ROW_BREAK. */
-static inline bool chunk_is_whole(int n, bool next_breaks)
+/* Whether n rows are a whole chunk. next: enum row_flag of the row behind them. */
+static inline bool chunk_is_whole(int n, unsigned next)
 {
-    return n >= CHUNK_MAX_ROWS || (next_breaks && n >= CHUNK_MIN_ROWS);
+    return n >= CHUNK_MAX_ROWS || (next & ROW_CUT) || ((next & ROW_BREAK) && n >= CHUNK_MIN_ROWS);
 }
 
 #endif

@@ -170,7 +170,7 @@ int pipeline_chunk_rows(const struct job *j)
     const struct rows *seq = &j->sequence;
     int begin = j->n_rows_done - j->n_chunk_rows;
     int n = 1;
-    while (begin + n < seq->n && !chunk_is_whole(n, seq->flags[begin + n] & ROW_BREAK)) {
+    while (begin + n < seq->n && !chunk_is_whole(n, seq->flags[begin + n])) {
         n++;
     }
     return n;
@@ -266,6 +266,9 @@ int pipeline_lm_apply(struct job *j, const struct plan_step *step, bool first, i
     report_init(&one, &j->plan);
     int before = rows->n;
     pipeline_protect_pictures(rows);
+    for (int r = 0; r < rows->n && step->method->info.static_part; r++) {
+        rows->flags[r] |= rows->flags[r] & ROW_STATIC ? 0 : ROW_PROTECTED;
+    }
     int rc = compress_apply(step, MODALITY_LM, layer, en->info.n_layer, rows, metric, n_metric,
                             &en->scratch, &one, e);
     job_take_skips(j, &one);

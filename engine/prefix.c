@@ -56,13 +56,13 @@ static int describe(struct job *j, const struct prefix_key *key, struct err *e)
     size_t most = (size_t)p->text_rows + (size_t)p->n_images;
     token_id *ids = arena_alloc(&j->arena, (size_t)p->text_rows, sizeof *ids);
     j->pieces = arena_alloc(&j->arena, most, sizeof *j->pieces);
-    j->max_chunks = (p->text_rows + p->image_rows) / CHUNK_MIN_ROWS + 1;
+    j->max_chunks = (p->text_rows + p->image_rows) / CHUNK_MIN_ROWS + 2;
     j->chunks = arena_alloc(&j->arena, (size_t)j->max_chunks, sizeof *j->chunks);
     if (!ids || !j->pieces || !j->chunks) {
         return err_no_memory(e, most * sizeof *j->pieces);
     }
     /* Without merging inside the decoder flags decide nothing but where chunks end. */
-    uint8_t flags = key->lm.method == compressors[0] ? ROW_BREAK : UINT8_MAX;
+    uint8_t flags = key->lm.method == compressors[0] ? ROW_BREAK | ROW_CUT | ROW_STATIC : UINT8_MAX;
     for (int i = 0; i < p->n_runs; i++) {
         const struct prompt_run *run = &p->runs[i];
         if (run->kind == ROW_IMAGE) {
@@ -91,7 +91,9 @@ static void mark_pictures(struct job *j, int n_rows)
 
 static struct prefix_key key_of(const struct engine *en, const struct job *j)
 {
-    struct prefix_key key = {.log_mass = j->log_mass, .log_mass_from = j->log_mass_from};
+    struct prefix_key key = {.is_operators = j->plan.static_prefix != NULL,
+                             .log_mass = j->log_mass,
+                             .log_mass_from = j->log_mass_from};
     struct plan_step steps[PLAN_MAX_LM_STEPS];
     int cutoffs[PLAN_MAX_LM_STEPS];
     memcpy(key.scope, j->scope, sizeof key.scope);

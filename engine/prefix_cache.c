@@ -13,6 +13,7 @@ struct scope {
     struct node *children; /* first chunks */
     size_t bytes;          /* of its nodes and of the blocks they hold */
     int n_users;           /* nodes, and a put under way */
+    bool is_operators;     /* what all may see: it has no fair share and gives up last */
 };
 
 /* One chunk; everything but the blocks is one piece of memory. */
@@ -21,6 +22,7 @@ struct node {
     struct scope *scope;
     struct node *parent; /* NULL: a first chunk */
     struct node *children, *next;
+    bool is_static;       /* of a static prefix */
     struct lora_mix lora; /* of a first chunk: these four as in the key */
     struct plan_step lm;
     bool log_mass;
@@ -46,24 +48,26 @@ struct prefix_cache {
 
 /* ---- scopes ------------------------------------------------------------------------- */
 
-static struct scope *find_scope(const struct prefix_cache *c, const uint8_t *id)
+static struct scope *find_scope(const struct prefix_cache *c, const uint8_t *id, bool operators)
 {
     struct scope *s = c->scopes;
-    while (s && memcmp(s->id, id, PREFIX_SCOPE_BYTES) != 0) {
+    while (s && (s->is_operators != operators ||
+                 (!operators && memcmp(s->id, id, PREFIX_SCOPE_BYTES) != 0))) {
         s = s->next;
     }
     return s;
 }
 
-static struct scope *use_scope(struct prefix_cache *c, const uint8_t *id)
+static struct scope *use_scope(struct prefix_cache *c, const uint8_t *id, bool operators)
 {
-    struct scope *s = find_scope(c, id);
+    struct scope *s = find_scope(c, id, operators);
     if (!s) {
         s = mem_zalloc(1, sizeof *s);
         if (!s) {
             return NULL;
         }
         memcpy(s->id, id, PREFIX_SCOPE_BYTES);
+        s->is_operators = operators;
         s->next = c->scopes;
         c->scopes = s;
         c->n_scopes++;
@@ -129,24 +133,32 @@ static void drop(struct prefix_cache *c, struct node *n)
 }
 
 /* The end that was not used for longest of a beginning of somebody who has more than his
- * share, `more` bytes for `growing` counted in; of anybody, when nobody has. keep: the node
- * that is about to get a child. False: nothing is left to give up. */
+ * share, `more` bytes for `growing` counted in; of anybody, when nobody has. A static prefix
+ * stays while there is something else, one of a key's own not at the cost of others' shares.
+ * keep: the node that is about to get a child. False: nothing is left to give up. */
 static bool evict(struct prefix_cache *c, const struct node *keep, const struct scope *growing,
                   size_t more)
 {
     size_t share = c->max_bytes / (size_t)(c->n_scopes > 0 ? c->n_scopes : 1);
     struct node *victim = NULL;
+    struct node *last = NULL;
     for (struct lru *at = c->used.prev; at != &c->used; at = at->prev) {
         struct node *n = (struct node *)at;
+        bool greedy = n->scope->bytes + (n->scope == growing ? more : 0) > share;
         if (n->children || n == keep) {
             continue;
         }
+        if (n->is_static && (n->scope->is_operators || c->n_scopes == 1 || !greedy)) {
+            last = last ? last : n;
+            continue;
+        }
         victim = victim ? victim : n;
-        if (n->scope->bytes + (n->scope == growing ? more : 0) > share) {
+        if (greedy) {
             victim = n;
             break;
         }
     }
+    victim = victim ? victim : last;
     if (!victim) {
         return false;
     }
@@ -241,8 +253,7 @@ static bool ends_chunk(const struct node *n, const struct prefix_piece *pieces, 
                        struct cursor behind)
 {
     return behind.piece < n_pieces &&
-           chunk_is_whole(n->chunk.n_rows,
-                          behind.row == 0 && (pieces[behind.piece].flags & ROW_BREAK));
+           chunk_is_whole(n->chunk.n_rows, behind.row == 0 ? pieces[behind.piece].flags : 0);
 }
 
 static bool same_key(const struct node *n, const struct prefix_key *key)
@@ -255,15 +266,22 @@ static bool same_key(const struct node *n, const struct prefix_key *key)
                    (size_t)compressor_n_options(key->lm.method) * sizeof *key->lm.options) == 0);
 }
 
-/* The child of `parent` (of the scope, if NULL) whose rows come next. chunk: a child of so
- * many rows, wherever the prompt goes on; NULL: one where it is cut. */
+/* The row at the cursor is the operator's. */
+static bool is_operators(const struct prefix_key *key, const struct prefix_piece *pieces,
+                         int n_pieces, struct cursor at)
+{
+    return key->is_operators && at.piece < n_pieces && (pieces[at.piece].flags & ROW_STATIC);
+}
+
+/* The child of `parent` (of the scope, if NULL) whose rows come next, of this scope. chunk: a child
+ * of so many rows, wherever the prompt goes on; NULL: one where it is cut. */
 static struct node *find_child(struct scope *s, struct node *parent, const struct prefix_key *key,
                                const struct prefix_piece *pieces, int n_pieces,
                                const struct prefix_chunk *chunk, struct cursor *at)
 {
     for (struct node *n = parent ? parent->children : s->children; n; n = n->next) {
         struct cursor next = *at;
-        if (same_key(n, key) && follows(n, pieces, n_pieces, &next) &&
+        if (n->scope == s && same_key(n, key) && follows(n, pieces, n_pieces, &next) &&
             (chunk ? n->chunk.n_rows == chunk->n_rows : ends_chunk(n, pieces, n_pieces, next))) {
             *at = next;
             return n;
@@ -306,13 +324,13 @@ int prefix_cache_find(struct prefix_cache *c, const struct prefix_key *key,
                       const struct prefix_piece *pieces, int n_pieces, struct kv_cache *kv,
                       struct prefix_chunk *chunks, int max)
 {
-    struct scope *s = find_scope(c, key->scope);
     struct node *last = NULL;
     struct cursor at = {0};
     int n_chunks = 0;
-    while (s && n_chunks < max) {
+    while (n_chunks < max) {
         int first = at.piece;
-        struct node *n = find_child(s, last, key, pieces, n_pieces, NULL, &at);
+        struct scope *s = find_scope(c, key->scope, is_operators(key, pieces, n_pieces, at));
+        struct node *n = s ? find_child(s, last, key, pieces, n_pieces, NULL, &at) : NULL;
         if (!n) {
             break;
         }
@@ -408,6 +426,7 @@ static struct node *node_new(const struct prefix_key *key, const struct prefix_p
     }
     node->bytes = bytes;
     node->lora = key->lora;
+    node->is_static = pieces[at->piece].flags & ROW_STATIC;
     node->lm = key->lm;
     node->log_mass = key->log_mass;
     node->log_mass_from = key->log_mass_from;
@@ -478,11 +497,16 @@ void prefix_cache_put(struct prefix_cache *c, const struct prefix_key *key,
                       const struct prefix_piece *pieces, int n_pieces, const struct kv_cache *kv,
                       const struct prefix_chunk *chunks, int n_chunks)
 {
-    struct scope *s = use_scope(c, key->scope);
+    struct scope *own = use_scope(c, key->scope, false);
+    struct scope *operators = key->is_operators ? use_scope(c, key->scope, true) : NULL;
     struct node *parent = NULL;
     struct cursor at = {0};
     int before[KV_MAX_GROUPS] = {0};
-    for (int i = 0; s && i < n_chunks; i++) {
+    for (int i = 0; i < n_chunks; i++) {
+        struct scope *s = is_operators(key, pieces, n_pieces, at) ? operators : own;
+        if (!s) {
+            break;
+        }
         struct node *n = find_child(s, parent, key, pieces, n_pieces, &chunks[i], &at);
         if (!n) {
             n = node_new(key, pieces, n_pieces, &at, &chunks[i], before, kv);
@@ -496,7 +520,10 @@ void prefix_cache_put(struct prefix_cache *c, const struct prefix_key *key,
         parent = n;
     }
     touch(c, parent);
-    if (s) {
-        leave_scope(c, s);
+    if (own) {
+        leave_scope(c, own);
+    }
+    if (operators) {
+        leave_scope(c, operators);
     }
 }

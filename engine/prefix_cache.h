@@ -5,7 +5,9 @@
  * looking up compares all of it, never a hash alone:
  *
  *   scope     who asks: a hit is faster than a miss, so one API key must not see what
- *             another left. Nodes of different scopes are in different trees
+ *             another left. Nodes of different scopes are in different trees, but that a static
+ *             prefix of the operator's (plan.static_prefix) has a scope of its own, and what
+ *             each key put behind it hangs there, for that key alone
  *   adapters  which LoRA with which scales
  *   plan      what merges inside the decoder, as resolved for the prompt at hand. Rows
  *             merged at a cutoff layer are as good as any other: a chunk closes their
@@ -16,6 +18,8 @@
  *
  * How many rows a picture has is not known before it went through the tower; the nodes
  * know, so a prompt is followed through its pictures without touching them.
+ *
+ * Nodes of a static prefix are given up last.
  *
  * A node holds the blocks of its rows (model/kv_block.h); it needs no memory for keys and
  * values beyond those that were computed. Engine thread only. */
@@ -34,6 +38,7 @@
 
 struct prefix_key {
     uint8_t scope[PREFIX_SCOPE_BYTES];
+    bool is_operators; /* the static prefix: not `scope`'s but the operator's */
     struct lora_mix lora;
     struct plan_step lm; /* resolved; `off` when nothing merges there */
     bool log_mass;       /* as in decoder_slice.use_log_mass */

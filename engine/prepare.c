@@ -25,6 +25,7 @@ struct preparation {
     struct prompt_run *runs; /* [capacity] */
     int capacity;
     int last_user_message;
+    int n_static_messages; /* at the front: what all prompts of this kind share */
 };
 
 /* Spans stand in the order of messages and parts. A chat may have a hundred thousand of
@@ -110,6 +111,7 @@ static void protect_source(const struct preparation *p, const struct prompt_piec
 {
     const struct span *span = find_span(p, src->message, src->part);
     const struct chat_part *part = &p->request->chat.messages[src->message].parts[src->part];
+    bool is_static = src->message < p->n_static_messages;
     size_t shift = offset_in_part(part, piece->text + src->begin, src->end - src->begin);
     bool first = true;
     int range = 0;
@@ -119,7 +121,7 @@ static void protect_source(const struct preparation *p, const struct prompt_piec
         if (end > src->end || begin == end) {
             continue;
         }
-        uint8_t f = first ? ROW_BREAK : 0;
+        uint8_t f = (uint8_t)((first ? ROW_BREAK : 0) | (is_static ? ROW_STATIC : 0));
         first = false;
         begin = begin - src->begin + shift;
         end = end - src->begin + shift;
@@ -294,6 +296,23 @@ static int build_text(struct preparation *p, struct err *e)
     return 0;
 }
 
+/* The static prefix begins with the prompt and ends with the last token of its messages'
+ * text: what the template writes behind that may depend on the next message. */
+static void mark_static(struct prompt *prompt)
+{
+    struct prompt_run *run = prompt->n_runs > 0 ? &prompt->runs[0] : NULL;
+    int end = 0;
+    for (int i = 0; run && run->kind == ROW_TEXT && i < run->n; i++) {
+        end = run->flags[i] & ROW_STATIC ? i + 1 : end;
+    }
+    for (int i = 0; i < end; i++) {
+        run->flags[i] |= ROW_STATIC;
+    }
+    if (end > 0 && end < run->n) {
+        run->flags[end] |= ROW_CUT | ROW_BREAK;
+    }
+}
+
 /* What the template puts behind the question asks too: the answer begins there. Without a
  * question the last row does. */
 static void mark_question(struct prompt *prompt)
@@ -343,11 +362,12 @@ static const struct chat_part *part_of(const struct chat *chat, int image)
 
 static int image_error(const struct engine_request *r, int image, struct err *e)
 {
+    int before = r->plan.static_prefix ? 1 : 0; /* the client's messages come behind it */
     for (int m = 0; m < r->chat.n_messages; m++) {
         for (int i = 0; i < r->chat.messages[m].n_parts; i++) {
             const struct chat_part *part = &r->chat.messages[m].parts[i];
             if (part->type == CHAT_PART_IMAGE && part->image == image) {
-                return err_param(e, "messages[%d].content[%d].image_url", m, i);
+                return err_param(e, "messages[%d].content[%d].image_url", m - before, i);
             }
         }
     }
@@ -493,13 +513,50 @@ static int check_images(const struct engine *en, const struct chat *chat, struct
     return 0;
 }
 
-struct job *job_prepare(struct engine *en, const struct engine_request *r, struct err *e)
+/* The request with the operator's text as a system message before its own. */
+static int add_static_prefix(struct engine_request *r, struct arena *a, struct err *e)
 {
-    if (check_images(en, &r->chat, e)) {
+    size_t n = (size_t)r->chat.n_messages + 1;
+    struct chat_message *messages = arena_alloc(a, n, sizeof *messages);
+    struct chat_part *part = arena_alloc(a, 1, sizeof *part);
+    if (!messages || !part) {
+        return err_no_memory(e, n * sizeof *messages);
+    }
+    *part = (struct chat_part){.type = CHAT_PART_TEXT,
+                               .text = r->plan.static_prefix,
+                               .text_len = strlen(r->plan.static_prefix)};
+    messages[0] = (struct chat_message){.role = CHAT_SYSTEM, .parts = part, .n_parts = 1};
+    memcpy(messages + 1, r->chat.messages, (n - 1) * sizeof *messages);
+    r->chat.messages = messages;
+    r->chat.n_messages = (int)n;
+    return 0;
+}
+
+/* The operator's text, or else, if the plan has a method for them, the system messages that a
+ * chat begins with. */
+static int n_static_messages(const struct engine_request *r)
+{
+    int n = r->plan.static_prefix ? 1 : 0;
+    while (!r->plan.static_prefix && r->plan.step[MODALITY_LM].method->info.static_part &&
+           n < r->chat.n_messages && r->chat.messages[n].role == CHAT_SYSTEM) {
+        n++;
+    }
+    return n;
+}
+
+struct job *job_prepare(struct engine *en, const struct engine_request *request, struct err *e)
+{
+    if (check_images(en, &request->chat, e)) {
         return NULL;
     }
     struct job *j = job_new(en, e);
     if (!j) {
+        return NULL;
+    }
+    struct engine_request own = *request;
+    const struct engine_request *r = &own;
+    if (own.plan.static_prefix && add_static_prefix(&own, &j->arena, e)) {
+        job_free(j);
         return NULL;
     }
     snprintf(j->id, sizeof j->id, "%s", r->id ? r->id : "");
@@ -510,7 +567,8 @@ struct job *job_prepare(struct engine *en, const struct engine_request *r, struc
     memcpy(j->scope, r->scope, sizeof j->scope);
     j->cache_prompt = r->cache_prompt;
     report_init(&j->result.report, &j->plan);
-    struct preparation p = {.job = j, .request = r, .last_user_message = -1};
+    struct preparation p = {
+        .job = j, .request = r, .last_user_message = -1, .n_static_messages = n_static_messages(r)};
     for (int m = 0; m < r->chat.n_messages; m++) {
         if (r->chat.messages[m].role == CHAT_USER) {
             p.last_user_message = m;
@@ -523,6 +581,7 @@ struct job *job_prepare(struct engine *en, const struct engine_request *r, struc
     }
     protect_ends(&j->prompt);
     mark_question(&j->prompt);
+    mark_static(&j->prompt);
     j->result.text_rows = j->prompt.text_rows;
     j->result.image_rows = j->prompt.image_rows;
     j->result.report.original_rows = j->prompt.text_rows + j->prompt.image_rows;

@@ -50,6 +50,9 @@ int preview_words(struct job *j, const struct prompt_piece *piece, const struct 
         }
         take_words(piece, &piece->sources[s], tokens + at, n - at, words + (run->n - n) + at);
     }
+    for (int i = 0; i < run->n && j->plan.static_prefix; i++) {
+        words[i].message -= words[i].message >= 0; /* the client's come behind the operator's */
+    }
     run->words = words;
     return 0;
 }

@@ -7,9 +7,11 @@
 
 #include <string.h>
 
+/* "off" is what was in force, uncompressed: a prompt is the same with it and without. */
 static int set_profile(struct plan *p, const char *name, const char *param, struct err *e)
 {
-    return plan_from_profile(p, name, e) ? err_param(e, "%s", param) : 0;
+    int rc = strcmp(name, "off") == 0 ? plan_turn_off(p, e) : plan_from_profile(p, name, e);
+    return rc ? err_param(e, "%s", param) : 0;
 }
 
 static int set_option(struct plan *p, enum modality m, const cJSON *v, struct err *e)

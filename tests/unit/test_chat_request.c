@@ -428,6 +428,23 @@ static double image_ratio(const struct chat_request *r)
     return s->options[compressor_option_index(s->method, "ratio")];
 }
 
+TEST(chat_request_static_prefix, "off is the plan in force uncompressed, prefix and all")
+{
+    struct chat_request r;
+    struct err e;
+    CHECK_OK(parse(&r, "{" HELLO "}", NULL, 2, &e), e);
+    chat_request_free(&r);
+    default_plan.static_prefix = "Be kind.";
+    CHECK_OK(parse(&r, "{" HELLO ",\"compression\":\"off\"}", NULL, 2, &e), e);
+    CHECK_STR(r.engine.plan.profile, "off");
+    CHECK_STR(r.engine.plan.static_prefix, "Be kind.");
+    chat_request_free(&r);
+    CHECK_OK(parse(&r, "{" HELLO ",\"compression\":\"product_search\"}", NULL, 2, &e), e);
+    CHECK(!r.engine.plan.static_prefix); /* another profile has its own, or none */
+    chat_request_free(&r);
+    default_plan.static_prefix = NULL;
+}
+
 TEST(chat_request_plan_order, "configuration, then header, then field; the method resets options")
 {
     struct chat_request r;

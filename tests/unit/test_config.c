@@ -136,6 +136,40 @@ TEST(config_file_profiles, "named profiles with what they start from")
     config_clear(&c);
 }
 
+TEST(config_static_prefix,
+     "a text or a file, not both, not nothing; block scalars keep their lines")
+{
+    struct config c;
+    char path[] = "/tmp/tamp-test-XXXXXX";
+    int fd = mkstemp(path);
+    CHECK(fd >= 0);
+    CHECK_INT(write(fd, "Be kind.\n", 9), ==, 9);
+    close(fd);
+    char text[400];
+    snprintf(text, sizeof text,
+             "profiles:\n  - name: a\n    static_prefix: |\n      Be polite.\n      Be brief.\n"
+             "  - name: b\n    static_prefix_file: %s\n",
+             path);
+    CHECK_OK(load_file(&c, text), e);
+    CHECK_STR(c.profiles[0].static_prefix, "Be polite.\nBe brief.\n");
+    CHECK_STR(c.profiles[1].static_prefix, "Be kind.\n");
+    config_clear(&c);
+    static const struct {
+        const char *text, *says;
+    } cases[] = {
+        {"profiles:\n  - name: a\n    static_prefix: x\n    static_prefix_file: y\n", "keep one"},
+        {"profiles:\n  - name: a\n    static_prefix: \"\"\n", "is empty"},
+        {"profiles:\n  - name: a\n    static_prefix_file: /nowhere/at/all\n", "cannot open"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        CHECK_INT(load_file(&c, cases[i].text), ==, -1);
+        if (!strstr(e.msg, cases[i].says)) {
+            FAIL("\"%s\" lacks \"%s\"", e.msg, cases[i].says);
+        }
+    }
+    unlink(path);
+}
+
 TEST(config_file_mistakes, "each is one line with the file, the line and the cure")
 {
     static const struct {

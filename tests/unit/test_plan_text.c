@@ -21,7 +21,8 @@ static int make(struct plan *p, const char *profile, const char *compression)
     char set[] = "image.ratio=8 text.method=off, protect_tail=5";
     char profile_copy[64];
     char compression_copy[128];
-    struct config_profile own = {.name = name, .from = from, .set = set};
+    static char prefix[] = "Be kind."; /* profiles stay, and it with them */
+    struct config_profile own = {.name = name, .from = from, .set = set, .static_prefix = prefix};
     snprintf(profile_copy, sizeof profile_copy, "%s", profile);
     snprintf(compression_copy, sizeof compression_copy, "%s", compression);
     const struct config c = {.profile = profile_copy,
@@ -91,6 +92,14 @@ TEST(plan_text_own_profiles, "a profile of the file: from another, with settings
     CHECK_DOUBLE(option(&p, MODALITY_IMAGE, "ratio"), ==, 8);
     CHECK_STR(p.step[MODALITY_TEXT].method->info.name, "off");
     CHECK_INT(p.protect_tail, ==, 5);
+    CHECK_STR(p.static_prefix, "Be kind.");
+    CHECK_OK(make(&p, "shoes", "off"), e);
+    CHECK_STR(p.step[MODALITY_IMAGE].method->info.name, "off");
+    CHECK_STR(p.static_prefix, "Be kind.");
+    CHECK_OK(make(&p, "shoes", "image.ratio=3"), e);
+    CHECK_STR(p.static_prefix, "Be kind.");
+    CHECK_OK(make(&p, "balanced", "on"), e);
+    CHECK(!p.static_prefix);
 }
 
 TEST(plan_text_mistakes, "each names what was wrong and leaves the plan alone")

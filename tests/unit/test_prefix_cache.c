@@ -17,6 +17,7 @@ struct setup {
     int n_pieces;
     struct prefix_chunk chunks[8];
     int n_chunks;
+    int n_static; /* rows of a static prefix */
 };
 
 static void setup_init(struct setup *s, size_t max_bytes)
@@ -43,7 +44,10 @@ static void prompt(struct setup *s, token_id name, int n_chunks)
     CHECK_INT(s->n_pieces, <=, 1024);
     for (int i = 0; i < s->n_pieces; i++) {
         s->ids[i] = i == 0 ? name : i;
-        s->pieces[i] = (struct prefix_piece){.ids = &s->ids[i], .n_ids = 1, .position = (float)i};
+        s->pieces[i] = (struct prefix_piece){.ids = &s->ids[i],
+                                             .n_ids = 1,
+                                             .flags = i < s->n_static ? ROW_STATIC : 0,
+                                             .position = (float)i};
     }
     for (int i = 0; i < n_chunks; i++) {
         s->chunks[i] =
@@ -152,6 +156,39 @@ TEST(prefix_cache_scopes, "nobody finds another's, and a flood leaves everybody 
     CHECK_INT(known(&s, 2, 29, 1), ==, 1);
     CHECK_INT(known(&s, 2, 28, 1), ==, 1);
     CHECK_INT(known(&s, 2, 27, 1), ==, 0);
+    setup_clear(&s);
+}
+
+TEST(prefix_cache_static, "a static prefix stays whoever floods; the operator's is nobody's own")
+{
+    struct setup s;
+    size_t one = bytes_of(1);
+    setup_init(&s, 4 * one);
+    for (int operators = 0; operators < 2; operators++) {
+        s.n_static = CHUNK_MAX_ROWS;
+        s.key.is_operators = operators;
+        use(&s, 1, 1, 1, true);
+        s.n_static = 0;
+        s.key.is_operators = false;
+        for (token_id name = 10; name < 30; name++) {
+            use(&s, 1, name, 1, true);
+        }
+        s.n_static = CHUNK_MAX_ROWS;
+        CHECK_INT(known(&s, 1, 1, 1), ==, !operators);
+        s.key.is_operators = true;
+        CHECK_INT(known(&s, 1, 1, 1), ==, operators);
+        s.n_static = 0;
+        s.key.is_operators = false;
+        /* of one key only while that does not take from another's share */
+        for (token_id name = 10; name < 30; name++) {
+            use(&s, 2, name, 1, true);
+        }
+        s.n_static = CHUNK_MAX_ROWS;
+        s.key.is_operators = operators;
+        CHECK_INT(known(&s, 1, 1, 1), ==, 1);
+        setup_clear(&s);
+        setup_init(&s, 4 * one);
+    }
     setup_clear(&s);
 }
 
