@@ -21,7 +21,7 @@ static const struct compressor_option options[] = {
                    .type = OPTION_FLOAT,
                    .min = -1,
                    .max = 1,
-                   .def = 0.99,
+                   .def = 0.998,
                    .unit = "cosine",
                    .help =
                        "rows more similar than this repeat each other; 1: only equal pixels do"},

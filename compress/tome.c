@@ -53,7 +53,8 @@ static const struct compressor_option options[] = {
                 .unit = "",
                 .help =
                     "leave as many rows of every picture, or by thresholds of the model more of "
-                    "a busy one and fewer of a plain one; then the ratio is an average"},
+                    "a busy one and fewer of a plain one; photos then keep two to three times "
+                    "the rows that the ratio asks for"},
 };
 
 /* Free rows that should be left in the end. */
