@@ -130,6 +130,7 @@ static int begin_prefill(struct engine *en, struct job *j, struct err *e)
         return preview_begin(en, j, e);
     }
     j->n_rows_done = j->n_rows_found;
+    prefix_give_states(j);
     j->max_new = max_new_tokens(en, j);
     if (draft_begin(en, j, e)) {
         return -1;
@@ -206,6 +207,7 @@ void batch_restart(struct engine *en, struct job *j)
     j->chunks = NULL;
     j->n_pieces = j->n_chunks = j->max_chunks = 0;
     j->chooser = NULL;
+    j->states_found = NULL;
     j->leaves_nothing = false;
     j->first_block = 0;
     j->n_rows_found = j->n_rows_done = j->n_chunk_rows = 0;
@@ -373,7 +375,9 @@ static void close_chunks(struct job *j, int n_rows)
         j->n_chunk_rows += n;
         n_rows -= n;
         if (j->n_chunk_rows == size) {
-            prefix_chunk_done(j, size, n_rows);
+            if (!j->chooser) {
+                prefix_chunk_done(j, size, n_rows);
+            }
             j->n_chunk_rows = 0;
         }
     }
@@ -389,9 +393,11 @@ int batch_prompt_went(struct engine *en, struct job *j, int n_rows, double ms, s
     }
     leave_prompt_turns(en, j);
     kv_trim(&j->kv);
-    prefix_keep(en, j);
+    if (!j->chooser) {
+        prefix_keep(en, j);
+    }
     j->result.prompt_rows += j->result.report.compressed_rows;
-    j->result.looked_up_rows += job_uses_prefix_cache(j) ? j->sequence.n : 0;
+    j->result.looked_up_rows += job_uses_prefix_cache(j) ? j->result.report.compressed_rows : 0;
     j->result.cached_rows += j->n_rows_found;
     j->kv.n_positions = j->sequence.n_source;
     for (int g = 0; g < j->kv.n_groups; g++) {

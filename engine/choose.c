@@ -7,8 +7,9 @@
  * blocks, up to another choice (`steps`) or to the end, chunk by chunk like any prompt. The KV
  * cache's groups are cut at the cutoffs, so each has its own length.
  *
- * What is left depends on the question, so these prompts neither use nor feed the prefix
- * cache. Engine thread only. */
+ * What is left depends on the question. What comes before the first choice does not, so it uses
+ * and feeds the prefix cache: keys and values of the lower blocks, and the states behind them.
+ * Engine thread only. */
 #include "engine/engine_impl.h"
 
 #include "base/clock.h"
@@ -57,6 +58,7 @@ int choose_begin(struct engine *en, struct job *j, struct err *e)
         return err_no_memory(e, sizeof *c);
     }
     c->scratch = &en->scratch;
+    report_init(&j->chunk_report, &j->plan);
     c->n_steps = pipeline_lm_steps(en, j, c->steps, c->cutoffs, NULL);
     if (c->n_steps == 0 || !c->steps[0].method->info.whole_prompt) {
         return 0;
@@ -200,5 +202,14 @@ int choose_step(struct engine *en, struct job *j, struct err *e)
     j->n_rows_done += chunk.n;
     j->result.prompt_ms += clock_ms() - begin;
     arena_rewind(&en->scratch, mark);
-    return j->n_rows_done < j->sequence.n ? 0 : choose_rows(en, j, e);
+    if (c->round == 0) {
+        prefix_chunk_done(j, chunk.n, 0);
+    }
+    if (j->n_rows_done < j->sequence.n) {
+        return 0;
+    }
+    if (c->round == 0) {
+        prefix_keep(en, j);
+    }
+    return choose_rows(en, j, e);
 }

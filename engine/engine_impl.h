@@ -150,6 +150,8 @@ struct job {
     bool leaves_nothing;        /* a stage had no memory: another time the rows would differ */
     struct rows sequence;       /* the prompt as the decoder gets it */
     int n_rows_found;           /* rows of `sequence` that the prefix cache had */
+    float *states_found;        /* [n_rows_found, n_embd] behind the first cutoff; NULL: nothing
+                                   is chosen there */
     int n_rows_done;            /* rows of `sequence` whose keys and values are there */
     int n_chunk_rows;           /* of these, in a chunk that has not ended */
     int prompt_turn;            /* number of its key in engine.prompt_turns */
@@ -274,7 +276,7 @@ static inline bool job_uses_image_cache(const struct job *j)
 
 static inline bool job_uses_prefix_cache(const struct job *j)
 {
-    return j->cache_prompt && j->engine->prefix_cache && !j->chooser && j->purpose == JOB_ANSWER;
+    return j->cache_prompt && j->engine->prefix_cache && j->purpose == JOB_ANSWER;
 }
 
 /* Whether its rows enter and leave the decoder at blocks of their own: in no other's pass. */
@@ -364,8 +366,11 @@ int picture_draw(struct engine *en, struct job *j, const struct prompt_image *im
 int pictures_advance(struct engine *en, struct job *j, bool *done, bool *encoded, struct err *e);
 
 /* prefix.c, engine thread. After pipeline_text: what others left of this prompt enters its
- * KV cache, and the pictures in it need no tower. */
+ * KV cache, and the pictures in it need no tower. Of a prompt whose rows are chosen that is its
+ * way through the blocks before the first choice. */
 int prefix_begin(struct engine *en, struct job *j, struct err *e);
+/* When `sequence` is assembled: states of the rows that were found, if they go on from there. */
+void prefix_give_states(struct job *j);
 /* Whether `b`, not begun yet, would find in the prefix cache what `a` is about to leave. */
 bool prefix_is_shared(const struct job *a, const struct job *b);
 /* A chunk of n_rows rows went through the decoder, and n_behind rows behind it; if there are

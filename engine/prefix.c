@@ -104,6 +104,14 @@ static struct prefix_key key_of(const struct engine *en, const struct job *j)
         key.lm.method = compressors[0];
         key.lm.stage = STAGE_LM_LAYER;
     }
+    key.last_block = -1;
+    key.n_embd = en->info.n_embd;
+    if (j->chooser) { /* below the first choice all methods are alike */
+        key.last_block = cutoffs[0];
+        key.lm = (struct plan_step){.method = compressors[0], .stage = STAGE_LM_LAYER};
+        key.log_mass = j->log_mass && j->log_mass_from <= cutoffs[0];
+        key.log_mass_from = key.log_mass ? j->log_mass_from : 0;
+    }
     return key;
 }
 
@@ -123,6 +131,51 @@ static void report_found(struct job *j, const struct prefix_key *key)
     }
 }
 
+/* The question's rows must be run: what they attend to is what rows are chosen by. */
+static int pieces_before_question(const struct job *j)
+{
+    int n = 0;
+    for (int r = 0; r < j->prompt.n_runs; r++) {
+        const struct prompt_run *run = &j->prompt.runs[r];
+        for (int i = 0; run->kind == ROW_TEXT && i < run->rows.n; i++) {
+            if (run->rows.flags[i] & ROW_QUESTION) {
+                return n + i;
+            }
+        }
+        n += run->kind == ROW_TEXT ? run->rows.n : 1;
+    }
+    return n;
+}
+
+static int take_states(const struct engine *en, struct job *j, struct err *e)
+{
+    size_t n_embd = (size_t)en->info.n_embd;
+    size_t n = 0;
+    for (int i = 0; i < j->n_chunks; i++) {
+        n += (size_t)j->chunks[i].n_rows;
+    }
+    j->states_found = arena_alloc(&j->arena, n, n_embd * sizeof *j->states_found);
+    if (!j->states_found) {
+        return err_no_memory(e, n * n_embd * sizeof *j->states_found);
+    }
+    n = 0;
+    for (int i = 0; i < j->n_chunks; i++) {
+        size_t n_rows = (size_t)j->chunks[i].n_rows;
+        memcpy(j->states_found + n * n_embd, j->chunks[i].states,
+               n_rows * n_embd * sizeof *j->states_found);
+        n += n_rows;
+    }
+    return 0;
+}
+
+void prefix_give_states(struct job *j)
+{
+    if (j->states_found) {
+        memcpy(j->sequence.x, j->states_found,
+               (size_t)j->n_rows_found * (size_t)j->sequence.n_embd * sizeof *j->sequence.x);
+    }
+}
+
 int prefix_begin(struct engine *en, struct job *j, struct err *e)
 {
     if (!job_uses_prefix_cache(j)) {
@@ -132,8 +185,14 @@ int prefix_begin(struct engine *en, struct job *j, struct err *e)
     if (describe(j, &key, e)) {
         return -1;
     }
-    j->n_chunks = prefix_cache_find(en->prefix_cache, &key, j->pieces, j->n_pieces, &j->kv,
-                                    j->chunks, j->max_chunks);
+    int n_pieces = j->chooser ? pieces_before_question(j) + 1 : j->n_pieces;
+    n_pieces = n_pieces < j->n_pieces ? n_pieces : j->n_pieces;
+    j->states_found = NULL;
+    j->n_chunks = prefix_cache_find(en->prefix_cache, &key, j->pieces, n_pieces, &j->kv, j->chunks,
+                                    j->max_chunks);
+    if (j->chooser && take_states(en, j, e)) {
+        return -1;
+    }
     report_found(j, &key);
     mark_pictures(j, j->n_rows_found);
     return 0;
@@ -183,7 +242,10 @@ void prefix_chunk_done(struct job *j, int n_rows, int n_behind)
         return;
     }
     struct prefix_chunk *c = &j->chunks[j->n_chunks++];
-    *c = (struct prefix_chunk){.n_rows = n_rows, .report = j->chunk_report};
+    size_t first = (size_t)(j->n_rows_done - n_rows) * (size_t)j->sequence.n_embd;
+    *c = (struct prefix_chunk){.n_rows = n_rows,
+                               .report = j->chunk_report,
+                               .states = j->chooser ? j->sequence.x + first : NULL};
     for (int g = 0; g < j->kv.n_groups; g++) {
         c->end[g] = j->kv.group[g].n - n_behind;
     }

@@ -23,7 +23,8 @@ struct node {
     struct node *parent; /* NULL: a first chunk */
     struct node *children, *next;
     bool is_static;       /* of a static prefix */
-    struct lora_mix lora; /* of a first chunk: these four as in the key */
+    struct lora_mix lora; /* of a first chunk: these five as in the key */
+    int last_block;
     struct plan_step lm;
     bool log_mass;
     int log_mass_from;
@@ -259,9 +260,9 @@ static bool ends_chunk(const struct node *n, const struct prefix_piece *pieces, 
 static bool same_key(const struct node *n, const struct prefix_key *key)
 {
     return n->parent ||
-           (lora_mix_equal(&n->lora, &key->lora) && n->log_mass == key->log_mass &&
-            n->log_mass_from == key->log_mass_from && n->lm.method == key->lm.method &&
-            n->lm.stage == key->lm.stage &&
+           (lora_mix_equal(&n->lora, &key->lora) && n->last_block == key->last_block &&
+            n->log_mass == key->log_mass && n->log_mass_from == key->log_mass_from &&
+            n->lm.method == key->lm.method && n->lm.stage == key->lm.stage &&
             memcmp(n->lm.options, key->lm.options,
                    (size_t)compressor_n_options(key->lm.method) * sizeof *key->lm.options) == 0);
 }
@@ -417,7 +418,9 @@ static struct node *node_new(const struct prefix_key *key, const struct prefix_p
     if (n < 0) {
         return NULL;
     }
-    size_t bytes = sizeof(struct node) + (size_t)n * sizeof(struct prefix_piece) +
+    size_t n_states = chunk->states ? (size_t)chunk->n_rows * (size_t)key->n_embd : 0;
+    size_t bytes = sizeof(struct node) + n_states * sizeof(float) +
+                   (size_t)n * sizeof(struct prefix_piece) +
                    (size_t)n_pictures * sizeof(struct prefix_picture) +
                    n_blocks * sizeof(struct kv_block *) + n_ids * sizeof(token_id);
     struct node *node = mem_zalloc(1, bytes);
@@ -427,6 +430,7 @@ static struct node *node_new(const struct prefix_key *key, const struct prefix_p
     node->bytes = bytes;
     node->lora = key->lora;
     node->is_static = pieces[at->piece].flags & ROW_STATIC;
+    node->last_block = key->last_block;
     node->lm = key->lm;
     node->log_mass = key->log_mass;
     node->log_mass_from = key->log_mass_from;
@@ -436,7 +440,12 @@ static struct node *node_new(const struct prefix_key *key, const struct prefix_p
     node->pieces = (struct prefix_piece *)(node + 1);
     struct prefix_picture *pictures = (struct prefix_picture *)(node->pieces + n);
     struct kv_block **blocks = (struct kv_block **)(pictures + n_pictures);
-    copy_pieces(node, pieces, at, pictures, (token_id *)(blocks + n_blocks));
+    float *states = (float *)(blocks + n_blocks);
+    copy_pieces(node, pieces, at, pictures, (token_id *)(states + n_states));
+    if (chunk->states) {
+        memcpy(states, chunk->states, n_states * sizeof *states);
+        node->chunk.states = states;
+    }
     for (int g = 0; g < kv->n_groups; g++) {
         node->group[g].first = first[g];
         node->group[g].n = count[g];

@@ -9,6 +9,7 @@
  *             prefix of the operator's (plan.static_prefix) has a scope of its own, and what
  *             each key put behind it hangs there, for that key alone
  *   adapters  which LoRA with which scales
+ *   way       through all blocks, or up to where rows are chosen by the question
  *   plan      what merges inside the decoder, as resolved for the prompt at hand. Rows
  *             merged at a cutoff layer are as good as any other: a chunk closes their
  *             groups, and a node has the length of each layer group
@@ -40,6 +41,9 @@ struct prefix_key {
     uint8_t scope[PREFIX_SCOPE_BYTES];
     bool is_operators; /* the static prefix: not `scope`'s but the operator's */
     struct lora_mix lora;
+    int last_block; /* that rows went through when they may be chosen behind it, whatever
+                       chooses; -1: all of them */
+    int n_embd;
     struct plan_step lm; /* resolved; `off` when nothing merges there */
     bool log_mass;       /* as in decoder_slice.use_log_mass */
     int log_mass_from;
@@ -67,6 +71,8 @@ struct prefix_chunk {
     int n_rows;             /* of the sequence, before merging inside the decoder */
     int end[KV_MAX_GROUPS]; /* rows in each layer group of the cache behind it */
     struct report report;   /* of the lm slot: rows in and out, reasons */
+    const float *states;    /* [n_rows, n_embd] behind key.last_block, or NULL. What was found
+                               is valid until the cache is used again */
 };
 
 struct prefix_cache;

@@ -151,12 +151,33 @@ static void merge_both(struct plan *p)
     merge_inside(p);
 }
 
+static void choose(struct plan *p)
+{
+    struct err e = ERR_INIT;
+    p->protect_system = false;
+    p->protect_tail = 16;
+    CHECK_OK(plan_set_method(p, MODALITY_LM, "query", &e), e);
+    CHECK_OK(plan_set_number(p, MODALITY_LM, "cutoff", 1, &e), e);
+    CHECK_OK(plan_set_number(p, MODALITY_LM, "ratio", 3, &e), e);
+}
+
+/* Two choices, behind text that merged. */
+static void merge_and_choose(struct plan *p)
+{
+    struct err e = ERR_INIT;
+    merge_text(p);
+    choose(p);
+    CHECK_OK(plan_set_number(p, MODALITY_LM, "steps", 2, &e), e);
+    CHECK_OK(plan_set_number(p, MODALITY_LM, "log_mass", 1, &e), e);
+}
+
 static void merge_nothing(struct plan *p)
 {
     (void)p;
 }
 
-static void (*const plans[])(struct plan *p) = {merge_nothing, merge_text, merge_both};
+static void (*const plans[])(struct plan *p) = {merge_nothing, merge_text, merge_both, choose,
+                                                merge_and_choose};
 #define N_PLANS (sizeof plans / sizeof *plans)
 
 static void known_beginnings(struct engine *en)
@@ -189,6 +210,48 @@ TEST(engine_prefix_hit, "a known beginning gives the same bits, whatever the pla
 TEST(engine_prefix_hit_q8, "the same with keys and values in 8 bits")
 {
     known_beginnings(open_caching(4 * MB, true));
+}
+
+/* The first n letters of a text without end. */
+static char *letters(int n)
+{
+    char *s = mem_alloc((size_t)n + 1, 1);
+    CHECK(s);
+    for (int i = 0; i < n; i++) {
+        s[i] = (char)(i % 6 == 5 ? ' ' : 'a' + i * i % 23);
+    }
+    s[n] = '\0';
+    return s;
+}
+
+TEST(engine_prefix_question, "a question that reaches into a known chunk is read all the same")
+{
+    struct engine *en = open_caching(4 * MB, false);
+    struct question q;
+    char *longest = letters(360);
+    struct job_result r;
+    int reached = 0;
+    ask(&q, longest, "off", 5);
+    choose(&q.request.plan);
+    q.request.cache_prompt = true;
+    q.request.gen.n_top_logprobs = 5;
+    mem_free(tell(en, &q, &r));
+    CHECK_INT(r.prompt_rows, >, CHUNK_MAX_ROWS + 32);
+    /* shorter and shorter, until the first chunk is not whole any more */
+    for (int n = 360; r.prompt_rows > CHUNK_MAX_ROWS; n -= 5) {
+        char *text = letters(n);
+        ask(&q, text, "off", 5);
+        choose(&q.request.plan);
+        q.request.gen.n_top_logprobs = 5;
+        char *want = cold(en, &q);
+        reached += expect(en, &q, want) == 0;
+        mem_free(tell(en, &q, &r));
+        mem_free(want);
+        mem_free(text);
+    }
+    CHECK_INT(reached, >, 1);
+    mem_free(longest);
+    engine_close(en);
 }
 
 TEST(engine_prefix_merges, "the plans of these tests do merge, in the text and inside")
