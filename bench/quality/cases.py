@@ -97,7 +97,7 @@ def chat_cases(suite: str, seed: int, scale: int, count: int) -> list[dict[str, 
 
 
 def cutoff_cases(seed: int, per_length: int) -> list[dict[str, Any]]:
-    """Texts for the table of source 000: what comes next after so many rows of a text. The
+    """Texts for the table of llm_slerp_generation: what comes next after so many rows of a text. The
     kind is the length of the generated text in words."""
     cases = []
     for i in range(per_length):

@@ -46,7 +46,7 @@ CHOICES = {
 PROFILES = ("balanced", "product_search", "customer_service")
 # In front of the chats' plans: all text may merge but the question.
 OPEN = {"profile": "customer_service", "image": "off", "text": "off"}
-# A profile of the table of source 000: nothing is protected but the template's own tokens.
+# A profile of the table of llm_slerp_generation: nothing is protected but the template's own tokens.
 CONFIG = """profiles:
   - name: bare
     from: "off"

@@ -222,7 +222,7 @@ def method_of(plan: str) -> str:
 
 
 def cutoff_tables(entries: list[Entry]) -> str:
-    """Source 000's: agreement of the next token by cutoff and length, and cost by cutoff."""
+    """That of llm_slerp_generation: agreement of the next token by cutoff and length, and cost by cutoff."""
     full = {e["case"]: e for e in entries if e["suite"] == "cutoff" and e["plan"] == "off"}
     cells: dict[tuple[str, int], list[tuple[Entry, Entry]]] = collections.defaultdict(list)
     for e in entries:
