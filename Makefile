@@ -30,7 +30,7 @@ CFLAGS += -std=gnu11 -O2 -g $(warnings) $(hardening) $(sanitize)
 LDFLAGS += -pie -Wl,-z,relro,-z,now,-z,noexecstack $(sanitize)
 LDLIBS += $(if $(have_packages),$(shell pkg-config --libs $(packages))) -lm -lpthread
 
-folders := base config tensor compress vision model engine server cmd
+folders := base config grammar tensor compress vision model engine server cmd
 sources := $(filter-out cmd/main.c,$(wildcard $(addsuffix /*.c,$(folders))))
 objects := $(sources:%.c=$(B)/%.o)
 test_sources := tests/run.c tests/support.c $(wildcard tests/unit/*.c)

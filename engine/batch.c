@@ -49,7 +49,7 @@ static int new_sampler(struct engine *en, struct job *j, struct err *e)
             sampler_accept(j->sampler, j->prompt.runs[r].ids[i]);
         }
     }
-    return 0;
+    return constrain_begin(en, j, e);
 }
 
 static int max_new_tokens(const struct engine *en, const struct job *j)
@@ -197,6 +197,7 @@ static void let_go(struct engine *en, struct job *j)
     }
     sampler_free(j->sampler);
     j->sampler = NULL;
+    constrain_end(j);
     answer_free(&j->answer);
 }
 
@@ -323,7 +324,15 @@ static int take_token(struct engine *en, struct job *j, const float *logits, boo
     if (attempt_look(en, j, logits)) {
         return 0;
     }
-    token_id id = sampler_sample(j->sampler, logits);
+    const uint32_t *allowed;
+    bool over;
+    if (constrain_mask(j, &allowed, e)) {
+        return -1;
+    }
+    token_id id = sampler_sample(j->sampler, logits, allowed);
+    if (constrain_accept(j, id, &over, e)) {
+        return -1;
+    }
     sampler_accept(j->sampler, id);
     lookup_add(&j->lookup, id);
     j->n_generated++;
@@ -351,11 +360,11 @@ static int take_token(struct engine *en, struct job *j, const float *logits, boo
     if (stopped) {
         return next_choice(en, j, JOB_FINISH_STOP, e);
     }
-    if (j->n_generated >= j->max_new) {
+    if (over || j->n_generated >= j->max_new) {
         if (answer_end(&j->answer) || send_text(j, NULL, e)) {
             return err_no_memory(e, j->answer.held.len);
         }
-        return next_choice(en, j, JOB_FINISH_LENGTH, e);
+        return next_choice(en, j, over ? JOB_FINISH_STOP : JOB_FINISH_LENGTH, e);
     }
     j->next_token = id;
     j->state = JOB_DECODE;

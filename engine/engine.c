@@ -225,7 +225,8 @@ static int start(struct engine *en, struct err *e)
         return -1;
     }
     fill_info(en);
-    if (adapters_open(en, e) || open_kv(en, e) || engine_calibrate(en, e) ||
+    if (adapters_open(en, e) || constrain_open(en, e) || open_kv(en, e) ||
+        engine_calibrate(en, e) ||
         fair_init(&en->turns, en->params.n_parallel + en->params.max_queue, e) ||
         fair_init(&en->prompt_turns, ENGINE_MAX_PARALLEL, e)) {
         return -1;
@@ -302,6 +303,7 @@ void engine_close(struct engine *en)
     }
     prefix_cache_free(en->prefix_cache);
     image_cache_free(en->image_cache);
+    constrain_close(en);
     vision_close(en->vision);
     tokenizer_close(en->tokenizer);
     adapters_close(en);

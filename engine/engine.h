@@ -22,6 +22,7 @@
 #include <stdint.h>
 
 struct engine;
+struct grammar; /* grammar/grammar.h */
 struct job;
 
 /* LoRA adapters beside the model. */
@@ -117,6 +118,8 @@ struct generation_params {
     int n_logit_bias;
     const char *const *stop; /* [n_stop], UTF-8, not empty; not part of the answer */
     int n_stop;
+    struct grammar *grammar; /* what each answer must be; NULL = anything. The job has its own
+                                reference */
 };
 extern const struct generation_params generation_params_default;
 

@@ -16,6 +16,7 @@
 #include "engine/lookup.h"
 #include "engine/pace.h"
 #include "engine/prefix_cache.h"
+#include "grammar/token_mask.h"
 #include "model/chat_template.h"
 #include "model/decoder.h"
 #include "model/sampler.h"
@@ -166,6 +167,8 @@ struct job {
     int prompt_group_rows[KV_MAX_GROUPS];
     int max_new; /* tokens that each choice may have */
     struct sampler *sampler;
+    struct constraint *constraint; /* arena; NULL: no grammar, or not begun */
+    struct token_masks *masks;     /* of the grammar, as long as the job runs */
     float *logits;       /* [n_vocab] of the last row */
     float *first_logits; /* [n_vocab] after the prompt; kept when n_choices > 1 */
     token_id next_token;
@@ -209,6 +212,8 @@ struct engine {
     struct calibration calibration;
     struct lookup_heads heads;
     struct arena scratch;                     /* engine thread only: one pass */
+    struct vocabulary *vocabulary;
+    struct mask_cache *mask_cache;            /* engine thread only */
     struct image_cache *image_cache;          /* engine thread only; NULL = none */
     struct kv_pool kv_pool;                   /* engine thread only */
     struct prefix_cache *prefix_cache;        /* the same; NULL = none */
@@ -390,6 +395,17 @@ struct draft {
 int draft_begin(struct engine *en, struct job *j, struct err *e);
 /* drafts [n] for jobs that decode, so that their rows cost a pass hardly more than without. */
 void draft_plan(struct job *const *jobs, int n, struct draft *drafts);
+
+/* constrain.c. Opens the vocabulary as grammars see it. */
+int constrain_open(struct engine *en, struct err *e);
+void constrain_close(struct engine *en);
+/* Engine thread. A choice begins; nothing to do for a job without a grammar. */
+int constrain_begin(struct engine *en, struct job *j, struct err *e);
+/* *allowed: bits of the tokens that may come next, NULL = all. */
+int constrain_mask(struct job *j, const uint32_t **allowed, struct err *e);
+/* The token that came; *over: nothing can follow it. */
+int constrain_accept(struct job *j, token_id id, bool *over, struct err *e);
+void constrain_end(struct job *j); /* gives the masks back */
 
 /* step.c, engine thread: one step for everything that runs. */
 void step_run(struct engine *en);

@@ -2,7 +2,7 @@
 
 #include "base/alloc.h"
 #include "base/checked.h"
-#include "engine/lru.h"
+#include "base/lru.h"
 
 #include <nettle/sha2.h>
 #include <string.h>

@@ -70,6 +70,7 @@ void job_unref(struct job *j)
     event_free(j->current);
     job_drop_held(j);
     attempt_clear(j);
+    grammar_unref(j->gen.grammar);
     arena_clear(&j->arena);
     pthread_cond_destroy(&j->arrived);
     pthread_mutex_destroy(&j->notify_lock);

@@ -2,7 +2,7 @@
 
 #include "base/alloc.h"
 #include "engine/chunk.h"
-#include "engine/lru.h"
+#include "base/lru.h"
 
 #include <string.h>
 

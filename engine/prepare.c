@@ -471,6 +471,7 @@ static int decode_images(struct preparation *p, struct err *e)
 static int copy_generation(struct job *j, const struct generation_params *g, struct err *e)
 {
     j->gen = *g;
+    grammar_ref(j->gen.grammar);
     const char **stop = arena_alloc(&j->arena, (size_t)g->n_stop, sizeof *stop);
     struct logit_bias_entry *bias = arena_alloc(&j->arena, (size_t)g->n_logit_bias, sizeof *bias);
     if (!stop || !bias) {

@@ -237,6 +237,18 @@ void sampler_accept(struct sampler *s, token_id id)
 
 /* ---- the steps ---- */
 
+static bool is_allowed(const uint32_t *allowed, token_id id)
+{
+    return !allowed || (allowed[id / 32] >> (id % 32) & 1);
+}
+
+static void step_grammar(struct sampler *s, const uint32_t *allowed)
+{
+    for (token_id id = 0; allowed && id < s->n_vocab; id++) {
+        s->logits[id] = is_allowed(allowed, id) ? s->logits[id] : -INFINITY;
+    }
+}
+
 static void step_logit_bias(struct sampler *s)
 {
     for (int i = 0; i < s->params.n_logit_bias; i++) {
@@ -388,17 +400,31 @@ static token_id arg_max(const float *logits, int n)
     return best;
 }
 
-token_id sampler_sample(struct sampler *s, const float *logits)
+/* Everything is banned, but a token must come. */
+static token_id best_allowed(const struct sampler *s, const float *logits, const uint32_t *allowed)
+{
+    token_id best = -1;
+    for (token_id id = 0; id < s->n_vocab; id++) {
+        if (is_allowed(allowed, id) && (best < 0 || logits[id] > logits[best])) {
+            best = id;
+        }
+    }
+    return best;
+}
+
+token_id sampler_sample(struct sampler *s, const float *logits, const uint32_t *allowed)
 {
     memcpy(s->logits, logits, (size_t)s->n_vocab * sizeof *logits);
+    step_grammar(s, allowed);
     step_logit_bias(s);
     step_penalties(s);
     if (s->params.temperature <= 0.0f) {
-        return arg_max(s->logits, s->n_vocab);
+        token_id best = arg_max(s->logits, s->n_vocab);
+        return s->logits[best] > -INFINITY ? best : best_allowed(s, logits, allowed);
     }
     make_candidates(s);
     if (s->n == 0) {
-        return arg_max(logits, s->n_vocab); /* everything is banned, but a token must come */
+        return best_allowed(s, logits, allowed);
     }
     step_top_k(s);
     step_top_p(s);

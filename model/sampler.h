@@ -1,5 +1,5 @@
-/* From logits to a token: a chain of steps, in llama.cpp's order: logit bias, penalties,
- * top_k, top_p, min_p, temperature, draw. The same seed gives the same text. */
+/* From logits to a token: a chain of steps, in llama.cpp's order: what a grammar
+ * allows, logit bias, penalties, top_k, top_p, min_p, temperature, draw. The same seed gives the same text. */
 #ifndef TAMP_MODEL_SAMPLER_H
 #define TAMP_MODEL_SAMPLER_H
 
@@ -41,8 +41,9 @@ struct token_logprob {
     float logprob;
 };
 
-/* logits [n_vocab] are left as they are. Ties go to the lower id. */
-token_id sampler_sample(struct sampler *s, const float *logits);
+/* logits [n_vocab] are left as they are. Ties go to the lower id. Bit id % 32 of word id / 32
+ * of `allowed` says whether token id may come, at least one may; NULL: all. */
+token_id sampler_sample(struct sampler *s, const float *logits, const uint32_t *allowed);
 /* Tell it what was chosen (prompt tokens count for repeat_penalty as in llama.cpp). */
 void sampler_accept(struct sampler *s, token_id id);
 /* Log-probabilities of the raw distribution: the chosen token and the best n_top. */

@@ -120,7 +120,6 @@ struct unsupported {
 
 static const struct unsupported unsupported[] = {
     {"tools", 0},          {"functions", 0},
-    {"grammar", 0},        {"json_schema", 0},
     {"audio", 0},          {"web_search_options", 0},
     {"chat_template", 0},  {"chat_template_kwargs", 0},
     {"mirostat", 0},       {"typical_p", 1},
@@ -170,22 +169,6 @@ static int check_word(const cJSON *v, const char *param, const char *a, const ch
     return not_supported(param, e);
 }
 
-static int check_response_format(const cJSON *root, struct err *e)
-{
-    const cJSON *v = json_member(root, "response_format");
-    if (!v) {
-        return 0;
-    }
-    if (!cJSON_IsObject(v)) {
-        return json_wrong_type(v, "response_format", "an object", e);
-    }
-    const cJSON *type = json_member(v, "type");
-    if (!cJSON_IsString(type)) {
-        return json_wrong_type(type, "response_format.type", "a string", e);
-    }
-    return strcmp(type->valuestring, "text") == 0 ? 0 : not_supported("response_format", e);
-}
-
 static int check_modalities(const cJSON *root, struct err *e)
 {
     const cJSON *v = json_member(root, "modalities");
@@ -205,7 +188,7 @@ static int check_modalities(const cJSON *root, struct err *e)
 
 static int check_supported(const cJSON *root, struct err *e)
 {
-    if (refuse_unsupported(root, e) || check_response_format(root, e) ||
+    if (refuse_unsupported(root, e) ||
         check_modalities(root, e) ||
         check_word(json_member(root, "tool_choice"), "tool_choice", "none", "auto", e)) {
         return -1;

@@ -1,12 +1,14 @@
 #include "server/chat_request_impl.h"
 
+#include "grammar/grammar.h"
 #include "server/json_fields.h"
 #include "server/limits.h"
 
 static int read_all(struct chat_reader *c, struct err *e)
 {
     const cJSON *root = c->r->root;
-    if (chat_read_fields(c, root, e) || chat_read_compression(c, root, e)) {
+    if (chat_read_fields(c, root, e) || chat_read_compression(c, root, e) ||
+        chat_read_grammar(c, root, e)) {
         return -1;
     }
     return chat_read_messages(c, root, e);
@@ -33,6 +35,8 @@ int chat_request_parse(struct chat_request *r, const char *body, size_t n,
 
 void chat_request_free(struct chat_request *r)
 {
+    grammar_unref(r->engine.gen.grammar);
+    r->engine.gen.grammar = NULL;
     arena_clear(&r->arena);
     cJSON_Delete(r->root);
     r->root = NULL;

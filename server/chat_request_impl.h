@@ -21,6 +21,8 @@ int chat_read_messages(struct chat_reader *c, const cJSON *root, struct err *e);
 /* chat_images.c: an image_url part, `param` is its path ("messages[0].content[1]"). */
 int chat_read_image(struct chat_reader *c, const cJSON *part, const char *param,
                     struct chat_part *out, struct err *e);
+/* chat_grammar.c: response_format, grammar, json_schema into r->engine.gen.grammar. */
+int chat_read_grammar(struct chat_reader *c, const cJSON *root, struct err *e);
 /* chat_compression.c: profile and overrides into r->engine.plan. */
 int chat_read_compression(struct chat_reader *c, const cJSON *root, struct err *e);
 

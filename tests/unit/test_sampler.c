@@ -59,7 +59,7 @@ static token_id greedy(const struct vocab *v, struct sampler_params p)
 {
     p.temperature = 0;
     struct sampler *s = make(v, p);
-    token_id id = sampler_sample(s, v->logits);
+    token_id id = sampler_sample(s, v->logits, NULL);
     sampler_free(s);
     return id;
 }
@@ -70,7 +70,7 @@ static void draw_counts(const struct vocab *v, struct sampler_params p, int n, i
     struct sampler *s = make(v, p);
     memset(count, 0, 10 * sizeof *count);
     for (int i = 0; i < n; i++) {
-        token_id id = sampler_sample(s, v->logits);
+        token_id id = sampler_sample(s, v->logits, NULL);
         CHECK(id >= 10 && id < 20);
         count[id - 10]++;
     }
@@ -129,7 +129,7 @@ TEST(sampler_seed, "the same seed gives the same draws, another seed others")
         struct sampler *s = make(&v, p);
         int same = 0;
         for (int i = 0; i < 64; i++) {
-            token_id id = sampler_sample(s, v.logits);
+            token_id id = sampler_sample(s, v.logits, NULL);
             first[i] = run == 0 ? id : first[i];
             same += id == first[i];
         }
@@ -204,7 +204,7 @@ TEST(sampler_flat_top_p, "a nucleus larger than the first look is still exact")
     struct sampler *s = make(&v, p);
     float lowest = INFINITY;
     for (int i = 0; i < 30000; i++) {
-        float logit = v.logits[sampler_sample(s, v.logits)];
+        float logit = v.logits[sampler_sample(s, v.logits, NULL)];
         lowest = logit < lowest ? logit : lowest;
     }
     /* every one of about 300 is drawn in 30000 but for e^-90 */
@@ -259,7 +259,7 @@ TEST(sampler_all_banned, "with every token banned a token still comes")
     v.logits[33] = 1;
     struct sampler *s = make(&v, p);
     mem_free(ban); /* it was copied */
-    CHECK_INT(sampler_sample(s, v.logits), ==, 33);
+    CHECK_INT(sampler_sample(s, v.logits, NULL), ==, 33);
     sampler_free(s);
     vocab_close(&v);
 }
@@ -272,7 +272,7 @@ static double effective_logit(const struct vocab *v, struct sampler *s)
     for (int i = 0; i < 40; i++) {
         double mid = (low + high) / 2;
         v->logits[11] = (float)mid;
-        if (sampler_sample(s, v->logits) == 10) {
+        if (sampler_sample(s, v->logits, NULL) == 10) {
             low = mid;
         } else {
             high = mid;

@@ -1,7 +1,7 @@
 /* Order of last use as a ring of nodes inside the entries: the head's next is the entry
  * used last, its previous one the entry to give up first. */
-#ifndef TAMP_ENGINE_LRU_H
-#define TAMP_ENGINE_LRU_H
+#ifndef TAMP_BASE_LRU_H
+#define TAMP_BASE_LRU_H
 
 struct lru {
     struct lru *prev, *next;
