@@ -25,8 +25,7 @@ int constrain_open(struct engine *en, struct err *e)
     struct vocabulary_source src = {
         .n = tokenizer_n_vocab(en->tokenizer), .token = token_of, .ctx = en->tokenizer};
     en->vocabulary = vocabulary_new(&src, e);
-    en->mask_cache =
-        en->vocabulary ? mask_cache_new(en->vocabulary, MASK_CACHE_BYTES, e) : NULL;
+    en->mask_cache = en->vocabulary ? mask_cache_new(en->vocabulary, MASK_CACHE_BYTES, e) : NULL;
     return en->mask_cache ? 0 : -1;
 }
 

@@ -169,8 +169,8 @@ struct job {
     struct sampler *sampler;
     struct constraint *constraint; /* arena; NULL: no grammar, or not begun */
     struct token_masks *masks;     /* of the grammar, as long as the job runs */
-    float *logits;       /* [n_vocab] of the last row */
-    float *first_logits; /* [n_vocab] after the prompt; kept when n_choices > 1 */
+    float *logits;                 /* [n_vocab] of the last row */
+    float *first_logits;           /* [n_vocab] after the prompt; kept when n_choices > 1 */
     token_id next_token;
     int choice;
     int n_generated; /* of this choice */

@@ -1,8 +1,8 @@
 #include "engine/prefix_cache.h"
 
 #include "base/alloc.h"
-#include "engine/chunk.h"
 #include "base/lru.h"
+#include "engine/chunk.h"
 
 #include <string.h>
 

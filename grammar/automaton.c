@@ -18,9 +18,9 @@ struct subset {
 
 struct making {
     struct grammar_builder *b;
-    struct arena arena;  /* subsets */
-    uint32_t *start_of;  /* [n_rules] */
-    int32_t *pending;    /* rules whose automaton is wanted */
+    struct arena arena; /* subsets */
+    uint32_t *start_of; /* [n_rules] */
+    int32_t *pending;   /* rules whose automaton is wanted */
     int32_t n_pending, n_made;
 
     struct automaton_state *states; /* [n_states] */
@@ -175,7 +175,8 @@ static int32_t intern(struct making *m, int32_t n)
     return m->n_subsets++;
 }
 
-/* ---- one rule --------------------------------------------------------------------------------- */
+/* ---- one rule ---------------------------------------------------------------------------------
+ */
 
 static bool add_byte_edge(struct making *m, struct automaton_state *s, int lo, int hi, uint32_t to)
 {
@@ -233,8 +234,7 @@ static void make_byte_edges(struct making *m, int32_t index, uint32_t base)
             return;
         }
         int32_t to = n > 0 ? intern(m, n) : -1;
-        if (b->failed ||
-            (n > 0 && !add_byte_edge(m, &out, lo, hi - 1, base + (uint32_t)to))) {
+        if (b->failed || (n > 0 && !add_byte_edge(m, &out, lo, hi - 1, base + (uint32_t)to))) {
             return;
         }
     }
@@ -257,8 +257,7 @@ static int32_t next_called(const struct making *m, const struct subset *s, int32
     for (int32_t i = 0; i < s->n; i++) {
         for (int32_t k = b->first_edge[s->items[i]]; k >= 0; k = b->edges[k].next) {
             const struct nfa_edge *edge = &b->edges[k];
-            if (edge->kind == EDGE_CALL && edge->rule > after &&
-                (rule < 0 || edge->rule < rule)) {
+            if (edge->kind == EDGE_CALL && edge->rule > after && (rule < 0 || edge->rule < rule)) {
                 rule = edge->rule;
             }
         }
@@ -344,7 +343,8 @@ static void make_all(struct making *m, int32_t root)
     }
 }
 
-/* ---- what cannot end, and what never begins ------------------------------------------------------ */
+/* ---- what cannot end, and what never begins
+ * ------------------------------------------------------ */
 
 static bool call_lives(const struct call_edge *call, const bool *live)
 {
@@ -402,7 +402,8 @@ static void cut_dead(struct making *m, const bool *live)
     }
 }
 
-/* ---- the finished grammar ---------------------------------------------------------------------------- */
+/* ---- the finished grammar
+ * ---------------------------------------------------------------------------- */
 
 /* New numbers for the states that can be reached, in the order in which they are found;
  * returns how many. */
@@ -495,8 +496,9 @@ static struct grammar *finish(struct making *m)
     } else {
         find_live(m, live);
         if (!m->b->failed && !live[0]) {
-            builder_fail(m->b, ERR_INVALID, "the grammar allows no text at all: nothing that "
-                                            "`root` begins can end");
+            builder_fail(m->b, ERR_INVALID,
+                         "the grammar allows no text at all: nothing that "
+                         "`root` begins can end");
         }
         cut_dead(m, live);
     }
@@ -506,8 +508,7 @@ static struct grammar *finish(struct making *m)
             fail_memory(m, n * sizeof *g->states);
         } else {
             fill_grammar(m, g, number, order);
-            m->b->failed =
-                automaton_check_recursion(g, m->b->e) || automaton_classes(g, m->b->e);
+            m->b->failed = automaton_check_recursion(g, m->b->e) || automaton_classes(g, m->b->e);
         }
     }
     mem_free(live);
@@ -561,7 +562,8 @@ struct grammar *automaton_build(struct grammar_builder *b, int32_t root)
     return g;
 }
 
-/* ---- what users of a finished one need --------------------------------------------------------------- */
+/* ---- what users of a finished one need
+ * --------------------------------------------------------------- */
 
 struct grammar *grammar_ref(struct grammar *g)
 {
@@ -585,12 +587,11 @@ void grammar_unref(struct grammar *g)
 
 bool grammar_equal(const struct grammar *a, const struct grammar *b)
 {
-    return a == b ||
-           (a->digest == b->digest && a->n_states == b->n_states && a->n_edges == b->n_edges &&
-            a->n_calls == b->n_calls &&
-            memcmp(a->states, b->states, (size_t)a->n_states * sizeof *a->states) == 0 &&
-            memcmp(a->edges, b->edges, (size_t)a->n_edges * sizeof *a->edges) == 0 &&
-            memcmp(a->calls, b->calls, (size_t)a->n_calls * sizeof *a->calls) == 0);
+    return a == b || (a->digest == b->digest && a->n_states == b->n_states &&
+                      a->n_edges == b->n_edges && a->n_calls == b->n_calls &&
+                      memcmp(a->states, b->states, (size_t)a->n_states * sizeof *a->states) == 0 &&
+                      memcmp(a->edges, b->edges, (size_t)a->n_edges * sizeof *a->edges) == 0 &&
+                      memcmp(a->calls, b->calls, (size_t)a->n_calls * sizeof *a->calls) == 0);
 }
 
 int grammar_n_states(const struct grammar *g)

@@ -8,11 +8,11 @@
 
 struct search {
     const struct grammar *g;
-    bool *empty;               /* [n_states] the rule can end here without a byte */
-    uint32_t *index, *low;     /* [n_states] 0 = not visited */
-    bool *open;                /* [n_states] on `component` */
-    uint32_t *path, *component;/* [n_states] */
-    uint32_t *step;            /* [n_states] next edge: two for each call */
+    bool *empty;                /* [n_states] the rule can end here without a byte */
+    uint32_t *index, *low;      /* [n_states] 0 = not visited */
+    bool *open;                 /* [n_states] on `component` */
+    uint32_t *path, *component; /* [n_states] */
+    uint32_t *step;             /* [n_states] next edge: two for each call */
     uint32_t n_path, n_component, n_visited;
 };
 

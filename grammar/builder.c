@@ -65,8 +65,8 @@ static bool grow(struct grammar_builder *b, void **items, int32_t n, int32_t *ca
 int32_t builder_state(struct grammar_builder *b)
 {
     void *items = b->first_edge;
-    if (!grow(b, &items, b->n_states, &b->cap_states, sizeof *b->first_edge,
-              GRAMMAR_MAX_NFA_STATES, "states")) {
+    if (!grow(b, &items, b->n_states, &b->cap_states, sizeof *b->first_edge, GRAMMAR_MAX_NFA_STATES,
+              "states")) {
         return 0;
     }
     b->first_edge = items;
@@ -77,8 +77,7 @@ int32_t builder_state(struct grammar_builder *b)
 int32_t builder_rule(struct grammar_builder *b)
 {
     void *items = b->rules;
-    if (!grow(b, &items, b->n_rules, &b->cap_rules, sizeof *b->rules, GRAMMAR_MAX_RULES,
-              "rules")) {
+    if (!grow(b, &items, b->n_rules, &b->cap_rules, sizeof *b->rules, GRAMMAR_MAX_RULES, "rules")) {
         return 0;
     }
     b->rules = items;
@@ -302,8 +301,8 @@ struct fragment builder_copy(struct grammar_builder *b, int32_t first, int32_t b
     return (struct fragment){f.start + base - first, f.end + base - first};
 }
 
-struct fragment builder_repeat(struct grammar_builder *b, int32_t first, struct fragment f,
-                               int min, int max)
+struct fragment builder_repeat(struct grammar_builder *b, int32_t first, struct fragment f, int min,
+                               int max)
 {
     int32_t behind = b->n_states;
     int32_t start = builder_state(b);

@@ -76,8 +76,8 @@ static void skip_space(struct gbnf *p, bool newlines)
 
 static bool is_name_char(int c)
 {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-           c == '-' || c == '_';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+           c == '_';
 }
 
 /* n hexadecimal digits. */
@@ -370,7 +370,8 @@ static struct fragment alternatives(struct gbnf *p, bool nested)
     return all;
 }
 
-/* ---- rules ------------------------------------------------------------------------------------ */
+/* ---- rules ------------------------------------------------------------------------------------
+ */
 
 static void rule(struct gbnf *p)
 {

@@ -18,13 +18,13 @@
 #include <stdatomic.h>
 
 /* Ceilings. A schema of a thousand properties has some ten thousand states. */
-#define GRAMMAR_MAX_BYTES      ((size_t)1 << 20)  /* of a GBNF text */
+#define GRAMMAR_MAX_BYTES      ((size_t)1 << 20) /* of a GBNF text */
 #define GRAMMAR_MAX_RULES      (1 << 14)
 #define GRAMMAR_MAX_NFA_STATES (1 << 19)
-#define GRAMMAR_MAX_STATES     (1 << 17)          /* deterministic ones */
-#define GRAMMAR_MAX_WORK       ((size_t)1 << 26)  /* steps of the subset construction */
-#define GRAMMAR_MAX_REPEAT     8192               /* {n} of an item */
-#define GRAMMAR_MAX_DEPTH      64                 /* brackets in brackets */
+#define GRAMMAR_MAX_STATES     (1 << 17)         /* deterministic ones */
+#define GRAMMAR_MAX_WORK       ((size_t)1 << 26) /* steps of the subset construction */
+#define GRAMMAR_MAX_REPEAT     8192              /* {n} of an item */
+#define GRAMMAR_MAX_DEPTH      64                /* brackets in brackets */
 #define GRAMMAR_MAX_BUILD      ((size_t)256 << 20)
 /* Longer tokens are never allowed: the same text can be written with shorter ones. */
 #define GRAMMAR_MAX_TOKEN 64
@@ -81,8 +81,8 @@ void builder_codepoints(struct grammar_builder *b, int32_t from,
 struct fragment builder_copy(struct grammar_builder *b, int32_t first, int32_t behind,
                              struct fragment f);
 /* f, whose states are first..n_states-1, from min to max times; max -1: without end. */
-struct fragment builder_repeat(struct grammar_builder *b, int32_t first, struct fragment f,
-                               int min, int max);
+struct fragment builder_repeat(struct grammar_builder *b, int32_t first, struct fragment f, int min,
+                               int max);
 /* inline.c: small rules are written out where they are called. */
 void builder_inline(struct grammar_builder *b);
 void builder_fail(struct grammar_builder *b, enum err_code code, const char *fmt, ...)

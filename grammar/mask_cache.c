@@ -9,9 +9,9 @@
 /* Calls are kept as long as a grammar is; with so many it starts anew when nobody uses it. */
 #define MANY_NODES (1u << 16)
 
-#define PART_OF(node)  ((struct mask_part *)((char *)(node) - offsetof(struct mask_part, lru)))
-#define WHOLE_OF(node) ((struct whole_mask *)((char *)(node) - offsetof(struct whole_mask, lru)))
-#define MASKS_OF(node) ((struct token_masks *)((char *)(node) - offsetof(struct token_masks, lru)))
+#define PART_OF(node)  ((struct mask_part *)((char *)(node)-offsetof(struct mask_part, lru)))
+#define WHOLE_OF(node) ((struct whole_mask *)((char *)(node)-offsetof(struct whole_mask, lru)))
+#define MASKS_OF(node) ((struct token_masks *)((char *)(node)-offsetof(struct token_masks, lru)))
 
 struct mask_cache *mask_cache_new(const struct vocabulary *v, size_t max_bytes, struct err *e)
 {
@@ -143,7 +143,8 @@ void mask_cache_counts(const struct mask_cache *c, struct mask_counts *out)
                                 .n_grammars = c->n_grammars};
 }
 
-/* ---- grammars --------------------------------------------------------------------------------- */
+/* ---- grammars ---------------------------------------------------------------------------------
+ */
 
 static struct token_masks *find(struct mask_cache *c, const struct grammar *g)
 {
@@ -209,7 +210,8 @@ void mask_cache_release(struct token_masks *m)
     }
 }
 
-/* ---- parts and whole masks -------------------------------------------------------------------- */
+/* ---- parts and whole masks --------------------------------------------------------------------
+ */
 
 struct mask_part *mask_cache_keep_part(struct token_masks *m, uint32_t class, int n_allowed,
                                        int n_dependents, struct err *e)

@@ -52,7 +52,8 @@ static void add_range(struct regex *r, struct char_set *s, uint32_t lo, uint32_t
     s->ranges[s->n++] = (struct codepoint_range){lo, hi};
 }
 
-/* ---- characters in a JSON string -------------------------------------------------------------- */
+/* ---- characters in a JSON string --------------------------------------------------------------
+ */
 
 static void add_escape(struct grammar_builder *b, int32_t from, const char *text, int32_t to)
 {
@@ -84,7 +85,8 @@ static void add_chars(struct grammar_builder *b, int32_t from, const struct char
     }
 }
 
-/* ---- atoms ------------------------------------------------------------------------------------- */
+/* ---- atoms -------------------------------------------------------------------------------------
+ */
 
 static uint32_t hexadecimal(struct regex *r, int n)
 {
@@ -164,10 +166,10 @@ static bool escape(struct regex *r, struct char_set *set, uint32_t *c)
         *c = (unsigned char)kind;
         return true;
     }
-    refuse(r, kind == 'b' || kind == 'B'     ? "\\b"
-              : kind >= '0' && kind <= '9'   ? "a back-reference"
-              : kind == 'p' || kind == 'P'   ? "\\p"
-                                             : "an escape that is not known");
+    refuse(r, kind == 'b' || kind == 'B'   ? "\\b"
+              : kind >= '0' && kind <= '9' ? "a back-reference"
+              : kind == 'p' || kind == 'P' ? "\\p"
+                                           : "an escape that is not known");
     return true;
 }
 
@@ -263,7 +265,8 @@ static struct fragment atom(struct regex *r)
     return of_set(r, &s);
 }
 
-/* ---- expressions ------------------------------------------------------------------------------- */
+/* ---- expressions -------------------------------------------------------------------------------
+ */
 
 static int number(struct regex *r)
 {
@@ -360,8 +363,7 @@ static struct fragment alternatives(struct regex *r)
     return all;
 }
 
-int32_t regex_add(struct grammar_builder *b, const char *pattern, int32_t from,
-                  const char **reason)
+int32_t regex_add(struct grammar_builder *b, const char *pattern, int32_t from, const char **reason)
 {
     struct regex r = {.b = b, .at = pattern, .end = pattern + strlen(pattern)};
     struct fragment f = alternatives(&r);

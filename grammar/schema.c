@@ -17,13 +17,27 @@ struct schema_rule {
 };
 
 static const char *const json_names[] = {
-    [JSON_WS] = "ws",           [JSON_CHAR] = "char",       [JSON_STRING] = "string",
-    [JSON_INTEGER] = "integer", [JSON_NUMBER] = "number",   [JSON_BOOLEAN] = "boolean",
-    [JSON_NULL] = "null",       [JSON_OBJECT] = "object",   [JSON_ARRAY] = "array",
-    [JSON_VALUE] = "value",     [JSON_MEMBER] = "member",   [JSON_FIRST_FORMAT] = "date",
-    "time",                     "date-time",                "duration",
-    "email",                    "hostname",                 "ipv4",
-    "ipv6",                     "uri",                      "uuid",
+    [JSON_WS] = "ws",
+    [JSON_CHAR] = "char",
+    [JSON_STRING] = "string",
+    [JSON_INTEGER] = "integer",
+    [JSON_NUMBER] = "number",
+    [JSON_BOOLEAN] = "boolean",
+    [JSON_NULL] = "null",
+    [JSON_OBJECT] = "object",
+    [JSON_ARRAY] = "array",
+    [JSON_VALUE] = "value",
+    [JSON_MEMBER] = "member",
+    [JSON_FIRST_FORMAT] = "date",
+    "time",
+    "date-time",
+    "duration",
+    "email",
+    "hostname",
+    "ipv4",
+    "ipv6",
+    "uri",
+    "uuid",
 };
 #define N_JSON (sizeof json_names / sizeof *json_names)
 _Static_assert(N_JSON <= JSON_MAX_RULES, "rules fit into their array");
@@ -48,7 +62,8 @@ static void fail_memory(struct schema_compiler *c, size_t bytes)
     }
 }
 
-/* ---- lists -------------------------------------------------------------------------------------- */
+/* ---- lists --------------------------------------------------------------------------------------
+ */
 
 bool schema_push(struct schema_compiler *c, struct schema_list *list, const cJSON *schema,
                  const char *path)
@@ -122,7 +137,8 @@ bool schema_flatten(struct schema_compiler *c, const struct schema_list *list,
     return !c->b->failed;
 }
 
-/* ---- alternatives ------------------------------------------------------------------------------- */
+/* ---- alternatives -------------------------------------------------------------------------------
+ */
 
 struct fragment schema_call(struct schema_compiler *c, int32_t rule)
 {
@@ -175,7 +191,8 @@ static void choices(struct schema_compiler *c, const struct schema_list *list, i
     }
 }
 
-/* ---- one list ----------------------------------------------------------------------------------- */
+/* ---- one list -----------------------------------------------------------------------------------
+ */
 
 /* enum and const: the values that satisfy everything else, too. False: there is none. */
 static bool constants(struct schema_compiler *c, const struct schema_list *list,
@@ -325,7 +342,8 @@ int32_t schema_document(struct schema_compiler *c, const cJSON *schema, const ch
     return schema_push(c, &list, schema, path) ? schema_rule_of(c, &list) : 0;
 }
 
-/* ---- for users ----------------------------------------------------------------------------------- */
+/* ---- for users
+ * ----------------------------------------------------------------------------------- */
 
 struct grammar *grammar_from_schema(const struct cJSON *schema, const char *param, struct err *e)
 {
@@ -350,8 +368,7 @@ struct grammar *grammar_json_object(struct err *e)
     struct grammar_builder b;
     struct schema_compiler c;
     builder_init(&b, e);
-    struct grammar *g =
-        schema_init(&c, &b) == 0 ? automaton_build(&b, c.json[JSON_OBJECT]) : NULL;
+    struct grammar *g = schema_init(&c, &b) == 0 ? automaton_build(&b, c.json[JSON_OBJECT]) : NULL;
     schema_clear(&c);
     builder_clear(&b);
     return g;

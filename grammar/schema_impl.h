@@ -15,9 +15,9 @@
 
 #include <cjson/cJSON.h>
 
-#define SCHEMA_MAX_PARTS 32    /* schemas that one value satisfies at once */
-#define SCHEMA_MAX_DEPTH 64    /* schemas in schemas; references are followed once each */
-#define SCHEMA_MAX_RULES 8192  /* lists that were compiled */
+#define SCHEMA_MAX_PARTS 32   /* schemas that one value satisfies at once */
+#define SCHEMA_MAX_DEPTH 64   /* schemas in schemas; references are followed once each */
+#define SCHEMA_MAX_RULES 8192 /* lists that were compiled */
 #define SCHEMA_PATH      200
 
 enum {
@@ -63,7 +63,7 @@ enum json_rule {
 
 struct schema_compiler {
     struct grammar_builder *b;
-    const cJSON *root;      /* what "#" means */
+    const cJSON *root; /* what "#" means */
     const char *root_path;
     struct arena arena;
     int32_t json[JSON_MAX_RULES];
@@ -116,8 +116,7 @@ struct fragment schema_call(struct schema_compiler *c, int32_t rule);
 
 /* schema_match.c */
 /* Whether the value satisfies all of the list; false also after refusing. */
-bool schema_accepts(struct schema_compiler *c, const struct schema_list *list,
-                    const cJSON *value);
+bool schema_accepts(struct schema_compiler *c, const struct schema_list *list, const cJSON *value);
 /* Whether no value that is written for one satisfies the other. */
 bool schema_exclusive(struct schema_compiler *c, const struct schema_list *a,
                       const struct schema_list *b, int depth);

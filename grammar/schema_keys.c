@@ -5,7 +5,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum key_type { KEY_ANY, KEY_NUMBER, KEY_COUNT, KEY_STRING, KEY_BOOLEAN, KEY_LIST, KEY_OBJECT, KEY_SCHEMA };
+enum key_type {
+    KEY_ANY,
+    KEY_NUMBER,
+    KEY_COUNT,
+    KEY_STRING,
+    KEY_BOOLEAN,
+    KEY_LIST,
+    KEY_OBJECT,
+    KEY_SCHEMA
+};
 
 /* Keywords that say what is valid; all others are annotations and change nothing. */
 static const struct keyword {
@@ -97,8 +106,7 @@ void schema_refuse(struct schema_compiler *c, const char *path, const char *keyw
     err_param(c->b->e, "%s.%s", path, keyword);
 }
 
-static void wrong(struct schema_compiler *c, const char *path, const char *keyword,
-                  const char *why)
+static void wrong(struct schema_compiler *c, const char *path, const char *keyword, const char *why)
 {
     if (!c->b->failed) {
         builder_fail(c->b, ERR_INVALID, "'%s.%s' must be %s", path, keyword, why);
@@ -162,8 +170,8 @@ static int type_named(const char *name)
     static const struct {
         const char *name;
         int type;
-    } types[] = {{"null", TYPE_NULL},       {"boolean", TYPE_BOOLEAN}, {"integer", TYPE_INTEGER},
-                 {"number", TYPE_NUMBER},   {"string", TYPE_STRING},   {"array", TYPE_ARRAY},
+    } types[] = {{"null", TYPE_NULL},     {"boolean", TYPE_BOOLEAN}, {"integer", TYPE_INTEGER},
+                 {"number", TYPE_NUMBER}, {"string", TYPE_STRING},   {"array", TYPE_ARRAY},
                  {"object", TYPE_OBJECT}};
     for (size_t i = 0; name && i < sizeof types / sizeof *types; i++) {
         if (strcmp(types[i].name, name) == 0) {
@@ -231,7 +239,8 @@ int schema_count(struct schema_compiler *c, const struct schema_list *list, cons
     return best;
 }
 
-/* ---- references -------------------------------------------------------------------------------- */
+/* ---- references --------------------------------------------------------------------------------
+ */
 
 /* One step of a JSON pointer (RFC 6901) in a URI fragment. */
 static bool pointer_token(const char **at, char *out, size_t size)
@@ -268,7 +277,8 @@ static const cJSON *follow(const cJSON *v, const char *pointer)
         }
         if (cJSON_IsArray(v)) {
             size_t digits = strspn(token, "0123456789");
-            int index = digits > 0 && digits < 8 && !token[digits] ? (int)strtol(token, NULL, 10) : -1;
+            int index =
+                digits > 0 && digits < 8 && !token[digits] ? (int)strtol(token, NULL, 10) : -1;
             v = index < 0 ? NULL : cJSON_GetArrayItem(v, index);
         } else {
             v = cJSON_GetObjectItemCaseSensitive(v, token);

@@ -61,13 +61,13 @@ static const char *not_compared(const struct schema_part *p, int type)
     static const struct {
         const char *name;
         int type;
-    } names[] = {{"pattern", TYPE_STRING},         {"format", TYPE_STRING},
-                 {"multipleOf", TYPE_NUMBER},      {"properties", TYPE_OBJECT},
-                 {"required", TYPE_OBJECT},        {"additionalProperties", TYPE_OBJECT},
+    } names[] = {{"pattern", TYPE_STRING},           {"format", TYPE_STRING},
+                 {"multipleOf", TYPE_NUMBER},        {"properties", TYPE_OBJECT},
+                 {"required", TYPE_OBJECT},          {"additionalProperties", TYPE_OBJECT},
                  {"patternProperties", TYPE_OBJECT}, {"minProperties", TYPE_OBJECT},
-                 {"maxProperties", TYPE_OBJECT},   {"items", TYPE_ARRAY},
-                 {"prefixItems", TYPE_ARRAY},      {"minItems", TYPE_ARRAY},
-                 {"maxItems", TYPE_ARRAY},         {"uniqueItems", TYPE_ARRAY}};
+                 {"maxProperties", TYPE_OBJECT},     {"items", TYPE_ARRAY},
+                 {"prefixItems", TYPE_ARRAY},        {"minItems", TYPE_ARRAY},
+                 {"maxItems", TYPE_ARRAY},           {"uniqueItems", TYPE_ARRAY}};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         if ((names[i].type & type) && schema_key(p, names[i].name)) {
             return names[i].name;
@@ -97,7 +97,8 @@ bool schema_accepts(struct schema_compiler *c, const struct schema_list *list, c
     return !c->b->failed;
 }
 
-/* ---- excluding ---------------------------------------------------------------------------------------- */
+/* ---- excluding
+ * ---------------------------------------------------------------------------------------- */
 
 /* Types that a value of the list may have, with those of the values it names. */
 static int types_of(struct schema_compiler *c, const struct schema_list *list)

@@ -20,7 +20,7 @@ struct object {
     const struct schema_list *list;
     struct property *names; /* [n_names] */
     int n_names;
-    bool open; /* others are wanted */
+    bool open;                         /* others are wanted */
     const struct schema_part *pattern; /* whose patternProperties name the keys of others */
 };
 
@@ -36,7 +36,8 @@ static struct fragment new_fragment(struct schema_compiler *c)
     return (struct fragment){builder_state(c->b), builder_state(c->b)};
 }
 
-/* ---- which properties ------------------------------------------------------------------------------- */
+/* ---- which properties
+ * ------------------------------------------------------------------------------- */
 
 static struct property *find_name(const struct object *o, const char *name)
 {
@@ -131,9 +132,8 @@ static bool value_list(struct object *o, const char *name, struct schema_list *o
     for (int i = 0; i < o->list->n; i++) {
         const struct schema_part *p = &o->list->items[i];
         const cJSON *properties = schema_key(p, "properties");
-        const cJSON *v = name && properties
-                             ? cJSON_GetObjectItemCaseSensitive(properties, name)
-                             : NULL;
+        const cJSON *v =
+            name && properties ? cJSON_GetObjectItemCaseSensitive(properties, name) : NULL;
         if (v) {
             const char *path = schema_path(o->c, p->path, "properties");
             schema_push(o->c, out, v, schema_path(o->c, path, name));
@@ -174,7 +174,8 @@ static void check_counts(struct object *o)
     }
 }
 
-/* ---- keys of others ---------------------------------------------------------------------------------- */
+/* ---- keys of others
+ * ---------------------------------------------------------------------------------- */
 
 static int compare_names(const void *a, const void *b)
 {
@@ -256,8 +257,7 @@ static struct fragment other_member(struct object *o, const struct schema_list *
         }
         builder_empty(c->b, end < 0 ? open : end, close);
     } else {
-        struct property *sorted =
-            arena_alloc(&c->arena, (size_t)o->n_names + 1, sizeof *sorted);
+        struct property *sorted = arena_alloc(&c->arena, (size_t)o->n_names + 1, sizeof *sorted);
         int32_t free = builder_state(c->b);
         if (!sorted) {
             builder_fail(c->b, ERR_TOO_LARGE, "the schema has too many properties");
@@ -274,7 +274,8 @@ static struct fragment other_member(struct object *o, const struct schema_list *
     return f;
 }
 
-/* ---- the object -------------------------------------------------------------------------------------- */
+/* ---- the object
+ * -------------------------------------------------------------------------------------- */
 
 static int32_t add_comma(struct schema_compiler *c, int32_t from)
 {
@@ -364,7 +365,8 @@ struct fragment schema_object(struct schema_compiler *c, const struct schema_lis
     return f;
 }
 
-/* ---- the array --------------------------------------------------------------------------------------- */
+/* ---- the array
+ * --------------------------------------------------------------------------------------- */
 
 struct array {
     struct schema_compiler *c;

@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- literals ------------------------------------------------------------------------------------- */
+/* ---- literals
+ * ------------------------------------------------------------------------------------- */
 
 struct fragment schema_literal(struct schema_compiler *c, const cJSON *value)
 {
@@ -23,7 +24,8 @@ struct fragment schema_literal(struct schema_compiler *c, const cJSON *value)
     return f;
 }
 
-/* ---- strings -------------------------------------------------------------------------------------- */
+/* ---- strings
+ * -------------------------------------------------------------------------------------- */
 
 static const char *const formats[] = {"date",     "time", "date-time", "duration", "email",
                                       "hostname", "ipv4", "ipv6",      "uri",      "uuid"};
@@ -122,7 +124,8 @@ struct fragment schema_string(struct schema_compiler *c, const struct schema_lis
     return f;
 }
 
-/* ---- numbers --------------------------------------------------------------------------------------- */
+/* ---- numbers
+ * --------------------------------------------------------------------------------------- */
 
 #define MOST_DIGITS 15 /* that a double holds exactly */
 #define FRACTION    6  /* digits behind the point that are allowed, if the bounds have no more */
@@ -179,7 +182,7 @@ struct range {
     struct grammar_builder *b;
     const struct decimal *lo, *hi;
     bool lo_exclusive, hi_exclusive;
-    int n_whole, n_fraction; /* at most */
+    int n_whole, n_fraction;                   /* at most */
     int32_t states[2 * MOST_DIGITS + 4][2][2]; /* -1 = not made */
     int32_t end;
 };
@@ -260,13 +263,12 @@ static void add_range(struct schema_compiler *c, struct fragment f, const char *
                           .lo_exclusive = lo_exclusive,
                           .hi_exclusive = hi_exclusive,
                           .n_whole = n,
-                          .n_fraction = integer              ? 0
+                          .n_fraction = integer                    ? 0
                                         : n + finest > MOST_DIGITS ? MOST_DIGITS - n
                                                                    : finest,
                           .end = f.end};
         memset(r.states, 0xff, sizeof r.states);
-        builder_empty(c->b, start,
-                      before_digit(&r, 0, false, n == lo->n_whole, n == hi->n_whole));
+        builder_empty(c->b, start, before_digit(&r, 0, false, n == lo->n_whole, n == hi->n_whole));
     }
 }
 

@@ -14,8 +14,8 @@ static void allow(uint32_t *bits, int32_t id)
     bits[id / 32] |= 1u << (id % 32);
 }
 
-
-/* ---- following tokens ------------------------------------------------------------------------- */
+/* ---- following tokens -------------------------------------------------------------------------
+ */
 
 /* Tokens in ascending order from one place: what neighbours share is done once. */
 struct walk {
@@ -165,7 +165,8 @@ static struct whole_mask *join(struct token_masks *m, const struct places *p, st
     return mask_cache_keep(m, p, empty, e);
 }
 
-/* ---- one answer --------------------------------------------------------------------------------- */
+/* ---- one answer ---------------------------------------------------------------------------------
+ */
 
 int constraint_begin(struct constraint *c, struct token_masks *m, struct err *e)
 {

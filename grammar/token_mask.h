@@ -22,10 +22,10 @@ void mask_cache_free(struct mask_cache *c); /* nobody uses a token_masks any mor
 
 struct mask_counts {
     size_t bytes;
-    uint64_t n_asked;   /* masks that were wanted */
-    uint64_t n_joined;  /* of these, put together anew */
-    uint64_t n_walked;  /* walks over the whole vocabulary */
-    uint64_t n_steps;   /* matcher's, of all grammars that are there */
+    uint64_t n_asked;  /* masks that were wanted */
+    uint64_t n_joined; /* of these, put together anew */
+    uint64_t n_walked; /* walks over the whole vocabulary */
+    uint64_t n_steps;  /* matcher's, of all grammars that are there */
     int n_grammars;
 };
 void mask_cache_counts(const struct mask_cache *c, struct mask_counts *out);

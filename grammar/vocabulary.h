@@ -30,7 +30,7 @@ struct vocabulary_token {
 };
 
 struct vocabulary {
-    int n; /* ids */
+    int n;                           /* ids */
     struct vocabulary_token *tokens; /* [n_tokens], ascending by bytes */
     int n_tokens;
     int32_t *ends; /* [n_ends] */

@@ -188,8 +188,7 @@ static int check_modalities(const cJSON *root, struct err *e)
 
 static int check_supported(const cJSON *root, struct err *e)
 {
-    if (refuse_unsupported(root, e) ||
-        check_modalities(root, e) ||
+    if (refuse_unsupported(root, e) || check_modalities(root, e) ||
         check_word(json_member(root, "tool_choice"), "tool_choice", "none", "auto", e)) {
         return -1;
     }
