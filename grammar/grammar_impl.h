@@ -5,7 +5,7 @@
  *   gbnf.c         GBNF text -> builder
  *   regex.c        `pattern` of JSON schema -> builder
  *   json_rules.c   the parts of JSON, as GBNF
- *   schema*.c      JSON schema -> builder
+ *   json_schema*.c JSON schema -> builder
  *   automaton.c    builder -> struct grammar: deterministic, trimmed, checked
  *   matcher.c      where a text may be inside a grammar
  *   token_mask.c   which tokens may come next */

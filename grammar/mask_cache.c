@@ -23,12 +23,13 @@ struct mask_cache *mask_cache_new(const struct vocabulary *v, size_t max_bytes, 
         c->path = mem_alloc(GRAMMAR_MAX_TOKEN + 1, sizeof *c->path);
         c->escaped = mem_alloc(GRAMMAR_MAX_TOKEN + 1, sizeof *c->escaped);
         c->bits = mem_alloc(c->n_words + 1, sizeof *c->bits);
+        c->joined = mem_alloc(c->n_words + 1, sizeof *c->joined);
         c->dependents = mem_alloc((size_t)v->n_tokens + 1, sizeof *c->dependents);
         lru_init(&c->parts);
         lru_init(&c->wholes);
         lru_init(&c->grammars);
     }
-    if (!c || !c->path || !c->escaped || !c->bits || !c->dependents) {
+    if (!c || !c->path || !c->escaped || !c->bits || !c->joined || !c->dependents) {
         err_no_memory(e, (size_t)v->n_tokens * sizeof *c->dependents);
         mask_cache_free(c);
         return NULL;
@@ -129,6 +130,7 @@ void mask_cache_free(struct mask_cache *c)
     mem_free(c->path);
     mem_free(c->escaped);
     mem_free(c->bits);
+    mem_free(c->joined);
     mem_free(c->dependents);
     mem_free(c);
 }
@@ -282,7 +284,7 @@ struct whole_mask *mask_cache_keep(struct token_masks *m, const struct places *p
     struct place *places = (struct place *)(void *)((char *)w + own);
     uint32_t *bits = (uint32_t *)(void *)((char *)places + key);
     memcpy(places, p->items, key);
-    memcpy(bits, c->bits, c->n_words * sizeof *bits);
+    memcpy(bits, c->joined, c->n_words * sizeof *bits);
     w->owner = m;
     w->bytes = bytes;
     w->places = places;

@@ -132,34 +132,24 @@ static int add_place(struct token_masks *m, const struct mask_part *p, struct pl
     return 0;
 }
 
-/* The mask of these places. Parts may be given up while others are made, so each is used
- * before the next one is looked for. */
+/* The mask of these places. A part may be given up when the next one is made, so each is used
+ * at once. */
 static struct whole_mask *join(struct token_masks *m, const struct places *p, struct err *e)
 {
     struct mask_cache *c = m->cache;
+    memset(c->joined, 0, c->n_words * sizeof *c->joined);
     for (int i = 0; i < p->n; i++) {
-        if (!part_of(m, p->items[i].state, e)) { /* made in c->bits, before those are needed */
-            return NULL;
-        }
-    }
-    memset(c->bits, 0, c->n_words * sizeof *c->bits);
-    for (int i = 0; i < p->n; i++) {
-        const struct mask_part *part = m->parts[m->grammar->class_of[p->items[i].state]];
-        if (!part) {
-            err_reason(e, ERR_NO_MEMORY, "out_of_memory",
-                       "the masks of the grammar do not fit into their cache");
-            return NULL;
-        }
-        if (add_place(m, part, p->items[i], c->bits, e)) {
+        const struct mask_part *part = part_of(m, p->items[i].state, e);
+        if (!part || add_place(m, part, p->items[i], c->joined, e)) {
             return NULL;
         }
     }
     for (int i = 0; p->ends && i < c->vocabulary->n_ends; i++) {
-        allow(c->bits, c->vocabulary->ends[i]);
+        allow(c->joined, c->vocabulary->ends[i]);
     }
     bool empty = true;
     for (size_t i = 0; i < c->n_words && empty; i++) {
-        empty = c->bits[i] == 0;
+        empty = c->joined[i] == 0;
     }
     c->n_joined++;
     return mask_cache_keep(m, p, empty, e);

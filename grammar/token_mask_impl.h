@@ -59,7 +59,8 @@ struct mask_cache {
     /* of the walk under way */
     struct places *path;          /* [GRAMMAR_MAX_TOKEN + 1] behind so many bytes */
     bool *escaped;                /* [GRAMMAR_MAX_TOKEN + 1] some place before could return */
-    uint32_t *bits;               /* [n_words] */
+    uint32_t *bits;               /* [n_words] of the part that is made */
+    uint32_t *joined;             /* [n_words] of the whole mask */
     struct dependent *dependents; /* [n_tokens] */
 };
 

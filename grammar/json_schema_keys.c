@@ -1,4 +1,4 @@
-#include "grammar/schema_impl.h"
+#include "grammar/json_schema_impl.h"
 
 #include <math.h>
 #include <stdio.h>

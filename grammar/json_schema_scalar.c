@@ -1,5 +1,5 @@
 /* Strings with lengths, patterns and formats; numbers inside a range. */
-#include "grammar/schema_impl.h"
+#include "grammar/json_schema_impl.h"
 
 #include <math.h>
 #include <stdio.h>

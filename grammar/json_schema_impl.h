@@ -1,15 +1,15 @@
 /* The inside of the compiler of JSON schemas.
  *
- *   schema.c         references, allOf, anyOf, types; the call for users
- *   schema_keys.c    keywords: what there is, reading numbers and lists, refusing
- *   schema_object.c  objects and arrays
- *   schema_scalar.c  strings and numbers
- *   schema_match.c   values against schemas (enum, const), schemas that exclude each other
+ *   json_schema.c         references, allOf, anyOf, types; the call for users
+ *   json_schema_keys.c    keywords: what there is, reading numbers and lists, refusing
+ *   json_schema_object.c  objects and arrays
+ *   json_schema_scalar.c  strings and numbers
+ *   json_schema_match.c   values against schemas (enum), schemas that exclude each other
  *
  * A value often has several schemas to satisfy at once (allOf, a reference with neighbours);
  * so everything is compiled from a list. */
-#ifndef TAMP_GRAMMAR_SCHEMA_IMPL_H
-#define TAMP_GRAMMAR_SCHEMA_IMPL_H
+#ifndef TAMP_GRAMMAR_JSON_SCHEMA_IMPL_H
+#define TAMP_GRAMMAR_JSON_SCHEMA_IMPL_H
 
 #include "grammar/grammar_impl.h"
 
@@ -71,10 +71,10 @@ struct schema_compiler {
     int n_rules, depth;
 };
 
-/* schema.c */
-/* Adds the JSON rules to the builder. schema_clear in any case. */
-int schema_init(struct schema_compiler *c, struct grammar_builder *b);
-void schema_clear(struct schema_compiler *c);
+/* json_schema.c */
+/* Adds the JSON rules to the builder. schema_compiler_clear in any case. */
+int schema_compiler_init(struct schema_compiler *c, struct grammar_builder *b);
+void schema_compiler_clear(struct schema_compiler *c);
 /* The rule of a schema document, whose own "#" is itself. */
 int32_t schema_document(struct schema_compiler *c, const cJSON *schema, const char *path);
 /* The rule of whatever satisfies all of the list. */
@@ -86,7 +86,7 @@ bool schema_flatten(struct schema_compiler *c, const struct schema_list *list,
 bool schema_push(struct schema_compiler *c, struct schema_list *list, const cJSON *schema,
                  const char *path);
 
-/* schema_keys.c */
+/* json_schema_keys.c */
 const cJSON *schema_key(const struct schema_part *p, const char *name); /* NULL = absent */
 /* "path.name" in the arena. */
 const char *schema_path(struct schema_compiler *c, const char *path, const char *name);
@@ -104,7 +104,7 @@ int schema_count(struct schema_compiler *c, const struct schema_list *list, cons
 const cJSON *schema_target(struct schema_compiler *c, const struct schema_part *p,
                            const char **path);
 
-/* schema_object.c, schema_scalar.c: from a new state to a new state. */
+/* json_schema_object.c, json_schema_scalar.c: from a new state to a new state. */
 struct fragment schema_object(struct schema_compiler *c, const struct schema_list *list);
 struct fragment schema_array(struct schema_compiler *c, const struct schema_list *list);
 struct fragment schema_string(struct schema_compiler *c, const struct schema_list *list);
@@ -114,7 +114,7 @@ struct fragment schema_number(struct schema_compiler *c, const struct schema_lis
 struct fragment schema_literal(struct schema_compiler *c, const cJSON *value);
 struct fragment schema_call(struct schema_compiler *c, int32_t rule);
 
-/* schema_match.c */
+/* json_schema_match.c */
 /* Whether the value satisfies all of the list; false also after refusing. */
 bool schema_accepts(struct schema_compiler *c, const struct schema_list *list, const cJSON *value);
 /* Whether no value that is written for one satisfies the other. */

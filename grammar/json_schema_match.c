@@ -1,6 +1,6 @@
 /* Values against schemas, for enum and const; and whether two schemas exclude each other, for
  * oneOf. */
-#include "grammar/schema_impl.h"
+#include "grammar/json_schema_impl.h"
 
 #include <math.h>
 #include <string.h>

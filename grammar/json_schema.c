@@ -1,4 +1,4 @@
-#include "grammar/schema_impl.h"
+#include "grammar/json_schema_impl.h"
 
 #include "base/alloc.h"
 
@@ -42,14 +42,14 @@ static const char *const json_names[] = {
 #define N_JSON (sizeof json_names / sizeof *json_names)
 _Static_assert(N_JSON <= JSON_MAX_RULES, "rules fit into their array");
 
-int schema_init(struct schema_compiler *c, struct grammar_builder *b)
+int schema_compiler_init(struct schema_compiler *c, struct grammar_builder *b)
 {
     *c = (struct schema_compiler){.b = b};
     arena_init(&c->arena, ARENA_MAX);
     return gbnf_add(b, json_rules, strlen(json_rules), json_names, (int)N_JSON, c->json);
 }
 
-void schema_clear(struct schema_compiler *c)
+void schema_compiler_clear(struct schema_compiler *c)
 {
     arena_clear(&c->arena);
 }
@@ -106,7 +106,6 @@ bool schema_flatten(struct schema_compiler *c, const struct schema_list *list,
                     struct schema_list *out)
 {
     struct schema_list todo = *list;
-    int n_followed = 0;
     out->n = 0;
     for (int i = 0; i < todo.n && !c->b->failed; i++) {
         struct schema_part p = todo.items[i];
@@ -119,8 +118,8 @@ bool schema_flatten(struct schema_compiler *c, const struct schema_list *list,
         if (schema_key(&p, "$ref")) {
             struct schema_part target = {.schema = NULL};
             target.schema = schema_target(c, &p, &target.path);
-            if (++n_followed > SCHEMA_MAX_PARTS) {
-                schema_refuse(c, p.path, "$ref", "it leads round in a circle");
+            if (target.schema == p.schema) {
+                schema_refuse(c, p.path, "$ref", "it means itself");
             } else if (target.schema) {
                 push_once(c, &todo, &target);
             }
@@ -351,14 +350,14 @@ struct grammar *grammar_from_schema(const struct cJSON *schema, const char *para
     struct schema_compiler c;
     struct grammar *g = NULL;
     builder_init(&b, e);
-    if (schema_init(&c, &b) == 0) {
+    if (schema_compiler_init(&c, &b) == 0) {
         int32_t root = schema_document(&c, schema, param);
         g = automaton_build(&b, root);
         if (!g && e && !e->param[0]) {
             err_param(e, "%s", param);
         }
     }
-    schema_clear(&c);
+    schema_compiler_clear(&c);
     builder_clear(&b);
     return g;
 }
@@ -368,8 +367,9 @@ struct grammar *grammar_json_object(struct err *e)
     struct grammar_builder b;
     struct schema_compiler c;
     builder_init(&b, e);
-    struct grammar *g = schema_init(&c, &b) == 0 ? automaton_build(&b, c.json[JSON_OBJECT]) : NULL;
-    schema_clear(&c);
+    struct grammar *g =
+        schema_compiler_init(&c, &b) == 0 ? automaton_build(&b, c.json[JSON_OBJECT]) : NULL;
+    schema_compiler_clear(&c);
     builder_clear(&b);
     return g;
 }

@@ -1,6 +1,6 @@
 /* Objects: named properties in the order of the schema, then, where additionalProperties asks
  * for them, any others. Arrays: prefixItems, then items. */
-#include "grammar/schema_impl.h"
+#include "grammar/json_schema_impl.h"
 
 #include "base/utf8.h"
 
