@@ -75,4 +75,5 @@ void constrain_end(struct job *j)
 {
     mask_cache_release(j->masks);
     j->masks = NULL;
+    j->constraint = NULL; /* another attempt begins with an arena of its own */
 }

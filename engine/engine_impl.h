@@ -211,7 +211,7 @@ struct engine {
     struct compute compute;
     struct calibration calibration;
     struct lookup_heads heads;
-    struct arena scratch;                     /* engine thread only: one pass */
+    struct arena scratch; /* engine thread only: one pass */
     struct vocabulary *vocabulary;
     struct mask_cache *mask_cache;            /* engine thread only */
     struct image_cache *image_cache;          /* engine thread only; NULL = none */
