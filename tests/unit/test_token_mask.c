@@ -189,9 +189,9 @@ static struct words *make_words(struct rng *r)
 }
 
 /* Less than 5 % of decode: a token of a model of 135 million weights is 270 million
- * operations, so a mask may take a few million comparisons; in the long run it takes some
- * thousand. */
-TEST(token_mask_cost, "a token's mask costs a few thousand comparisons once the grammar is known")
+ * operations. What is followed takes some hundred comparisons a token; a walk over the whole
+ * vocabulary, some hundred thousand, comes for a state whose class was not seen yet. */
+TEST(token_mask_cost, "a token's mask costs some hundred comparisons once the grammar is known")
 {
     struct err e = ERR_INIT;
     struct rng r;
@@ -229,7 +229,7 @@ TEST(token_mask_cost, "a token's mask costs a few thousand comparisons once the 
     mask_cache_counts(c, &after);
     CHECK_INT(n_tokens, >, 400);
     CHECK_INT(after.n_walked - before.n_walked, <, 20);
-    CHECK_INT((after.n_steps - before.n_steps) / n_tokens, <, 100000);
+    CHECK_INT((after.n_steps - before.n_steps) / n_tokens, <, 5000);
     mask_cache_release(m);
     mask_cache_free(c);
     grammar_unref(g);
