@@ -1,5 +1,6 @@
-/* From logits to a token: a chain of steps, in llama.cpp's order: what a grammar
- * allows, logit bias, penalties, top_k, top_p, min_p, temperature, draw. The same seed gives the same text. */
+/* From logits to a token: a chain of steps, in llama.cpp's order: what a grammar allows,
+ * logit bias, penalties, top_k, top_p, min_p, temperature, draw. The same seed gives the same
+ * text. */
 #ifndef TAMP_MODEL_SAMPLER_H
 #define TAMP_MODEL_SAMPLER_H
 
