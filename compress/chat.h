@@ -3,6 +3,7 @@
 #ifndef TAMP_COMPRESS_CHAT_H
 #define TAMP_COMPRESS_CHAT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 enum chat_role { CHAT_SYSTEM, CHAT_USER, CHAT_ASSISTANT, CHAT_TOOL }; /* developer = system */
@@ -25,6 +26,26 @@ struct chat_part {
     enum image_detail detail;
     const struct chat_region *regions; /* [n_regions] what must not merge, image parts */
     int n_regions;
+    /* text parts: no line break before it, and it never merges */
+    bool glued;
+    bool ours; /* the same, written by tamp: special tokens in it count */
+};
+
+/* How a model writes calls of functions:
+ *   open {"name": "NAME arguments JSON} close, again behind `between`
+ * and how its prompts tell it of functions and of their results. */
+struct chat_tool_format {
+    const char *open;      /* "" = the call is the whole answer */
+    const char *trigger;   /* beginning of open {"name": " that cannot be anything else */
+    const char *arguments; /* behind the name */
+    const char *close;
+    const char *between;                    /* NULL = one call an answer */
+    const char *list, *each, *list_end;     /* around the functions, before each of them */
+    int indent;                             /* of their JSON; 0 = one line */
+    bool in_user_message;                   /* the list opens the first user message, else it */
+                                            /* closes the system message */
+    const char *result_open, *result_close; /* NULL = the template has a role for results */
+    bool result_json;                       /* results stand as JSON strings */
 };
 
 struct chat_message {
@@ -37,6 +58,7 @@ struct chat {
     const struct chat_message *messages;
     int n_messages;
     int n_images;
+    bool tools; /* functions are told of */
 };
 
 #endif

@@ -28,7 +28,8 @@ static int text_span(struct span *s, const struct chat_part *part, enum chat_rol
     s->step = plan->step[MODALITY_TEXT];
     bool is_static =
         plan->step[MODALITY_LM].method->info.static_part && is_off(&plan->step[MODALITY_TEXT]);
-    s->protect_all = !merges || (role == CHAT_SYSTEM && plan->protect_system && !is_static);
+    s->protect_all = !merges || part->glued || part->ours ||
+                     (role == CHAT_SYSTEM && plan->protect_system && !is_static);
     if (s->protect_all) {
         s->step.method = compressors[0];
         return 0;

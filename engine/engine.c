@@ -137,6 +137,8 @@ static void fill_info(struct engine *en)
         .family = d->family,
         .tokenizer = tokenizer_kind(en->tokenizer),
         .chat_template = chat_template_name(en->chat_template),
+        .tools = chat_template_tool_format(en->chat_template),
+        .default_system = chat_template_default_system(en->chat_template),
         .projector = v ? v->projector : NULL,
         .mmproj_name = v ? v->name : NULL,
         .kernel = en->compute.kernels->name,

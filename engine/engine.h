@@ -63,11 +63,13 @@ struct engine_info {
     const char *family;
     const char *tokenizer;
     const char *chat_template;
-    const char *projector;   /* NULL = text only */
-    const char *mmproj_name; /* NULL = text only */
-    const char *kernel;      /* kernel set in use */
-    const char *precision;   /* "int8" or "f32" */
-    const char *cache_type;  /* of keys and values: "f16" or "q8_0" */
+    const struct chat_tool_format *tools; /* how its chats tell of functions */
+    const char *default_system; /* what chats without a system message begin with, or NULL */
+    const char *projector;      /* NULL = text only */
+    const char *mmproj_name;    /* NULL = text only */
+    const char *kernel;         /* kernel set in use */
+    const char *precision;      /* "int8" or "f32" */
+    const char *cache_type;     /* of keys and values: "f16" or "q8_0" */
     const char *blas_core;
     const char *blas_correction; /* "" = nothing to correct */
     int n_vocab, n_embd, n_layer, n_ctx, n_ctx_train;
@@ -181,7 +183,8 @@ enum job_event_type {
     JOB_EVENT_ERROR     /* job_error says why. Last event. */
 };
 
-enum job_finish { JOB_FINISH_NONE, JOB_FINISH_STOP, JOB_FINISH_LENGTH };
+/* TOOL_CALLS: no job ends so by itself; whoever reads calls in its text says so. */
+enum job_finish { JOB_FINISH_NONE, JOB_FINISH_STOP, JOB_FINISH_LENGTH, JOB_FINISH_TOOL_CALLS };
 
 struct token_info { /* logprobs of one generated token */
     int32_t token;

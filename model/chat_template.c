@@ -13,6 +13,38 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Hermes' form, which Qwen took over; also for families that never learned any: the block
+ * explains itself. */
+#define HERMES                                                                                     \
+    .open = "<tool_call>\n", .trigger = "<tool_call>",                                             \
+    .arguments = "\", \"arguments\": ", .close = "\n</tool_call>", .between = "\n",                \
+    .list = "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"     \
+            "You are provided with function signatures within <tools></tools> XML tags:\n"         \
+            "<tools>",                                                                             \
+    .each = "\n",                                                                                  \
+    .list_end = "\n</tools>\n\nFor each function call, return a json object with function name "   \
+                "and arguments within <tool_call></tool_call> XML tags:\n<tool_call>\n"            \
+                "{\"name\": <function-name>, \"arguments\": <args-json-object>}\n</tool_call>"
+
+static const struct chat_tool_format tools_hermes = {HERMES};
+static const struct chat_tool_format tools_for_all = {HERMES, .result_open = "<tool_response>\n",
+                                                      .result_close = "\n</tool_response>"};
+
+static const struct chat_tool_format tools_llama = {
+    .open = "",
+    .trigger = "{\"name\": \"",
+    .arguments = "\", \"parameters\": ",
+    .close = "",
+    .list = "Given the following functions, please respond with a JSON for a function call with "
+            "its proper arguments that best answers the given prompt.\n\nRespond in the format "
+            "{\"name\": function name, \"parameters\": dictionary of argument name and its "
+            "value}.Do not use variables.\n\n",
+    .each = "",
+    .list_end = "",
+    .indent = 4,
+    .in_user_message = true,
+    .result_json = true};
+
 static const struct chat_template templates[] = {
     {.name = "chatml", .render = render_chatml},
     {.name = "smollm2",
@@ -23,13 +55,22 @@ static const struct chat_template templates[] = {
     {.name = "qwen2.5",
      .render = render_chatml,
      .default_system = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.",
-     .tool_responses = true},
-    {.name = "qwen3", .render = render_chatml, .tool_responses = true, .thinking = true},
-    {.name = "qwen3-instruct", .render = render_chatml, .tool_responses = true},
+     .tool_responses = true,
+     .tools = &tools_hermes},
+    {.name = "qwen3",
+     .render = render_chatml,
+     .tool_responses = true,
+     .thinking = true,
+     .tools = &tools_hermes},
+    {.name = "qwen3-instruct",
+     .render = render_chatml,
+     .tool_responses = true,
+     .tools = &tools_hermes},
     {.name = "llama3", .render = render_llama3},
     {.name = "llama3.1",
      .render = render_llama3,
-     .preamble = "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"},
+     .preamble = "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n",
+     .tools = &tools_llama},
     {.name = "llama2", .render = render_llama2},
     {.name = "llama2-sys", .render = render_llama2, .system_tags = true},
     {.name = "llama2-sys-bos",
@@ -128,6 +169,16 @@ static const struct chat_template *by_name(const char *name)
         }
     }
     return NULL;
+}
+
+const struct chat_tool_format *chat_template_tool_format(const struct chat_template *t)
+{
+    return t->tools ? t->tools : &tools_for_all;
+}
+
+const char *chat_template_default_system(const struct chat_template *t)
+{
+    return t->default_system;
 }
 
 static bool holds(const char *source, size_t len, const char *word)

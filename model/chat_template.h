@@ -18,6 +18,11 @@ const char *chat_template_name(const struct chat_template *t);
 /* NULL-terminated. */
 const char *const *chat_template_names(void);
 
+/* How it tells of functions. */
+const struct chat_tool_format *chat_template_tool_format(const struct chat_template *t);
+/* What it says when the chat does not begin with a system message; NULL = nothing. */
+const char *chat_template_default_system(const struct chat_template *t);
+
 /* A rendered prompt: one text with the pictures cut out of it. Piece i is text; after
  * every piece but the last comes picture image[i]. */
 struct prompt_piece {

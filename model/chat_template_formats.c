@@ -149,13 +149,14 @@ void render_chatml(struct renderer *r, const struct chat_template *t)
     }
 }
 
-static void llama3_turn(struct renderer *r, int i)
+/* Llama 3.1 calls the role of results ipython. */
+static void llama3_turn(struct renderer *r, const struct chat_template *t, int i)
 {
-    if (no_tool(r, i)) {
+    if ((t->tools && is_tool(r, i)) || no_tool(r, i)) {
         struct content c = content_of(r, i);
         content_trim(&c);
         say(r, "<|start_header_id|>");
-        say(r, role_word(role_at(r, i)));
+        say(r, is_tool(r, i) ? "ipython" : role_word(role_at(r, i)));
         say(r, "<|end_header_id|>\n\n");
         show(r, &c);
         say(r, "<|eot_id|>");
@@ -167,6 +168,7 @@ void render_llama3(struct renderer *r, const struct chat_template *t)
     int i = 0;
     if (t->preamble) {
         say(r, "<|start_header_id|>system<|end_header_id|>\n\n");
+        say(r, r->chat->tools ? "Environment: ipython\n" : "");
         say(r, t->preamble);
         if (r->chat->n_messages && role_at(r, 0) == CHAT_SYSTEM) {
             struct content c = content_of(r, i++);
@@ -176,7 +178,7 @@ void render_llama3(struct renderer *r, const struct chat_template *t)
         say(r, "<|eot_id|>");
     }
     for (; i < r->chat->n_messages; i++) {
-        llama3_turn(r, i);
+        llama3_turn(r, t, i);
     }
     if (r->add_generation_prompt) {
         say(r, "<|start_header_id|>assistant<|end_header_id|>\n\n");

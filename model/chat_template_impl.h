@@ -13,7 +13,7 @@
 
 /* A run of one message's content. */
 struct segment {
-    enum { SEGMENT_TEXT, SEGMENT_JOIN, SEGMENT_IMAGE } type; /* JOIN: a line break of ours */
+    enum { SEGMENT_TEXT, SEGMENT_JOIN, SEGMENT_IMAGE } type; /* JOIN: a text of ours */
     const char *text;
     size_t len;
     int image;
@@ -75,6 +75,7 @@ struct chat_template {
     const char *default_system; /* said when the chat does not begin with a system message */
     bool tool_responses;        /* tools answer inside a user turn */
     bool thinking;              /* assistant turns of the past lose their reasoning */
+    const struct chat_tool_format *tools; /* NULL = the one for all */
     /* llama3 */
     const char *preamble; /* opens the system turn, which is then always there */
     /* mistral */

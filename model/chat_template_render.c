@@ -189,7 +189,10 @@ struct content content_of(struct renderer *r, int i)
             s.type = SEGMENT_TEXT;
             s.text = p->text;
             s.len = p->text_len;
-            if (!empty && !after_image) {
+            if (p->ours) {
+                s.type = SEGMENT_JOIN;
+            }
+            if (!empty && !after_image && !p->ours && !p->glued) {
                 c.items[c.n++] = (struct segment){.type = SEGMENT_JOIN, .text = "\n", .len = 1};
             }
         }

@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "server/api_error.h"
+#include "server/chat_calls.h"
 #include "server/chat_request.h"
 #include "server/sse.h"
 #include "server/task.h"
@@ -31,7 +32,8 @@ struct chat_run {
     bool stream, return_progress;
     bool roles_sent, ended, closed; /* closed: the last byte of the stream is rendered */
     int n_choices, n_done, last_done;
-    struct choice *choices; /* [n_choices] */
+    struct choice *choices;   /* [n_choices] */
+    struct chat_calls *calls; /* [n_choices]; NULL: no functions are told of */
     struct completion completion;
     struct sse sse;
     struct buf out; /* of a stream: rendered, not taken yet */
@@ -64,6 +66,22 @@ static int make_choices(struct chat_run *run, int n, struct err *e)
     for (int i = 0; i < n; i++) {
         buf_init(&run->choices[i].text, LIMIT_ANSWER_BYTES);
         buf_init(&run->choices[i].logprobs, LIMIT_ANSWER_BYTES);
+        buf_init(&run->choices[i].calls, LIMIT_ANSWER_BYTES);
+    }
+    return 0;
+}
+
+static int expect_calls(struct chat_run *run, const struct chat_tool_format *f, struct err *e)
+{
+    if (!f) {
+        return 0;
+    }
+    run->calls = mem_zalloc((size_t)run->n_choices, sizeof *run->calls);
+    if (!run->calls) {
+        return err_no_memory(e, (size_t)run->n_choices * sizeof *run->calls);
+    }
+    for (int i = 0; i < run->n_choices; i++) {
+        chat_calls_init(&run->calls[i], f, &run->choices[i], i, run->stream ? &run->sse : NULL);
     }
     return 0;
 }
@@ -83,7 +101,7 @@ static int submit(struct exchange *ex, struct chat_request *r, struct err *e)
     run->stream = r->stream;
     run->sse.include_usage = r->include_usage;
     run->return_progress = r->return_progress;
-    if (make_choices(run, r->engine.gen.n_choices, e)) {
+    if (make_choices(run, r->engine.gen.n_choices, e) || expect_calls(run, r->tools, e)) {
         return -1;
     }
     run->job = job_prepare(run->engine, &r->engine, e);
@@ -146,11 +164,22 @@ static void on_text(struct chat_run *run, const struct job_event *ev)
     const struct token_names names = {.text = token_text, .ctx = run->engine};
     struct choice *c = &run->choices[ev->choice];
     render_logprobs(&c->logprobs, ev, &names);
+    if (run->stream) {
+        send_roles(run);
+    }
+    if (run->calls) {
+        if (chat_calls_add(&run->calls[ev->choice], ev->text, ev->text_len)) {
+            err_no_memory(&run->error, ev->text_len);
+        } else if (run->stream && c->logprobs.len) {
+            sse_text(&run->sse, ev->choice, "", 0, &c->logprobs);
+            buf_clear(&c->logprobs);
+        }
+        return;
+    }
     if (!run->stream) {
         buf_append(&c->text, ev->text, ev->text_len);
         return;
     }
-    send_roles(run);
     sse_text(&run->sse, ev->choice, ev->text, ev->text_len, &c->logprobs);
     buf_clear(&c->logprobs);
 }
@@ -158,11 +187,17 @@ static void on_text(struct chat_run *run, const struct job_event *ev)
 static void on_done(struct chat_run *run, const struct job_event *ev)
 {
     run->choices[ev->choice].finish = ev->finish;
+    if (run->calls) {
+        if (run->stream) {
+            send_roles(run);
+        }
+        chat_calls_end(&run->calls[ev->choice]);
+    }
     run->n_done++;
     run->last_done = ev->choice;
     if (run->stream && run->n_done < run->n_choices) {
         send_roles(run);
-        sse_finish(&run->sse, ev->choice, ev->finish, NULL);
+        sse_finish(&run->sse, ev->choice, run->choices[ev->choice].finish, NULL);
     }
 }
 
@@ -223,8 +258,8 @@ static int check_size(struct chat_run *run)
     size_t bytes = 0;
     for (int i = 0; i < run->n_choices; i++) {
         const struct choice *c = &run->choices[i];
-        failed |= buf_failed(&c->text) || buf_failed(&c->logprobs);
-        bytes += c->text.len + c->logprobs.len;
+        failed |= buf_failed(&c->text) || buf_failed(&c->logprobs) || buf_failed(&c->calls);
+        bytes += c->text.len + c->logprobs.len + c->calls.len;
     }
     if (bytes > LIMIT_ANSWER_BYTES / 2) { /* escaped, it may be longer */
         return err_reason(&run->error, ERR_TOO_LARGE, "answer_too_large",
@@ -417,10 +452,13 @@ static void count(struct exchange *ex)
     const struct job_result *r = job_result(run->job);
     metrics_add_result(m, r);
     for (int i = 0; i < run->n_choices; i++) {
-        const char *f = finish_name(run->choices[i].finish);
-        metrics_add(m, METRIC_REQUEST_SUCCESS,
-                    f && f[0] == 'l' ? "finished_reason=\"length\"" : "finished_reason=\"stop\"",
-                    1);
+        static const char *const reasons[] = {
+            [JOB_FINISH_NONE] = "finished_reason=\"stop\"",
+            [JOB_FINISH_STOP] = "finished_reason=\"stop\"",
+            [JOB_FINISH_LENGTH] = "finished_reason=\"length\"",
+            [JOB_FINISH_TOOL_CALLS] = "finished_reason=\"tool_calls\"",
+        };
+        metrics_add(m, METRIC_REQUEST_SUCCESS, reasons[run->choices[i].finish], 1);
     }
     ex->original_tokens = r->report.original_rows;
     ex->prompt_tokens = r->prompt_rows;
@@ -438,7 +476,12 @@ void chat_end(struct exchange *ex)
         for (int i = 0; i < run->n_choices; i++) {
             buf_free(&run->choices[i].text);
             buf_free(&run->choices[i].logprobs);
+            buf_free(&run->choices[i].calls);
+            if (run->calls) {
+                chat_calls_clear(&run->calls[i]);
+            }
         }
+        mem_free(run->calls);
         mem_free(run->choices);
         buf_free(&run->out);
         mem_free(run);

@@ -119,13 +119,19 @@ struct unsupported {
 };
 
 static const struct unsupported unsupported[] = {
-    {"tools", 0},          {"functions", 0},
-    {"audio", 0},          {"web_search_options", 0},
-    {"chat_template", 0},  {"chat_template_kwargs", 0},
-    {"mirostat", 0},       {"typical_p", 1},
-    {"dry_multiplier", 0}, {"xtc_probability", 0},
-    {"dynatemp_range", 0}, {"n_probs", 0},
-    {"samplers", 0},       {"n_keep", 0},
+    {"functions", 0},
+    {"audio", 0},
+    {"web_search_options", 0},
+    {"chat_template", 0},
+    {"chat_template_kwargs", 0},
+    {"mirostat", 0},
+    {"typical_p", 1},
+    {"dry_multiplier", 0},
+    {"xtc_probability", 0},
+    {"dynatemp_range", 0},
+    {"n_probs", 0},
+    {"samplers", 0},
+    {"n_keep", 0},
 };
 
 static bool asks_for_nothing(const cJSON *v, double neutral)
@@ -188,8 +194,7 @@ static int check_modalities(const cJSON *root, struct err *e)
 
 static int check_supported(const cJSON *root, struct err *e)
 {
-    if (refuse_unsupported(root, e) || check_modalities(root, e) ||
-        check_word(json_member(root, "tool_choice"), "tool_choice", "none", "auto", e)) {
+    if (refuse_unsupported(root, e) || check_modalities(root, e)) {
         return -1;
     }
     return check_word(json_member(root, "function_call"), "function_call", "none", "auto", e);

@@ -3,6 +3,7 @@
 
 #include "server/json_fields.h"
 #include "server/limits.h"
+#include "server/tool_prompt.h"
 
 #include <string.h>
 
@@ -146,18 +147,37 @@ static int read_content(struct chat_reader *c, const cJSON *message, const char 
     return 0;
 }
 
-static int refuse_calls(const cJSON *message, const char *param, struct err *e)
+/* An assistant's message with calls may have no content. */
+static int read_assistant(struct chat_reader *c, const cJSON *v, const char *param,
+                          struct chat_message *out, struct err *e)
 {
-    static const char *const names[] = {"tool_calls", "function_call"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        const cJSON *v = json_member(message, names[i]);
-        if (v && !(cJSON_IsArray(v) && !v->child)) {
-            err_reason(e, ERR_UNSUPPORTED, "unsupported_parameter",
-                       "'%s.%s' is not supported; leave it out", param, names[i]);
-            return err_param(e, "%s.%s", param, names[i]);
-        }
+    const cJSON *calls;
+    if (chat_check_calls(v, param, &calls, e)) {
+        return -1;
     }
-    return 0;
+    if ((!calls || json_member(v, "content")) && read_content(c, v, param, out, e)) {
+        return -1;
+    }
+    if (calls && !c->limits->tools) {
+        err_reason(e, ERR_UNSUPPORTED, "unsupported_parameter", "this model takes no tools");
+        return err_param(e, "%s.tool_calls", param);
+    }
+    return calls ? tool_prompt_calls(c->limits->tools, calls, out, &c->r->arena, e) : 0;
+}
+
+static int read_result(struct chat_reader *c, const cJSON *v, const char *param,
+                       struct chat_message *out, struct err *e)
+{
+    char at[48];
+    snprintf(at, sizeof at, "%s.tool_call_id", param);
+    const cJSON *id = json_member(v, "tool_call_id");
+    if (id && !cJSON_IsString(id)) {
+        return json_wrong_type(id, at, "a string", e);
+    }
+    if (read_content(c, v, param, out, e)) {
+        return -1;
+    }
+    return c->limits->tools ? tool_prompt_result(c->limits->tools, out, &c->r->arena, e) : 0;
 }
 
 static int read_message(struct chat_reader *c, const cJSON *v, int i, struct chat_message *out,
@@ -168,10 +188,12 @@ static int read_message(struct chat_reader *c, const cJSON *v, int i, struct cha
     if (!cJSON_IsObject(v)) {
         return json_wrong_type(v, param, "an object", e);
     }
-    if (read_role(v, param, &out->role, e) || refuse_calls(v, param, e)) {
+    if (read_role(v, param, &out->role, e)) {
         return -1;
     }
-    return read_content(c, v, param, out, e);
+    return out->role == CHAT_ASSISTANT ? read_assistant(c, v, param, out, e)
+           : out->role == CHAT_TOOL    ? read_result(c, v, param, out, e)
+                                       : read_content(c, v, param, out, e);
 }
 
 static int count_messages(const cJSON *v, int *out, struct err *e)

@@ -11,7 +11,7 @@ static int read_all(struct chat_reader *c, struct err *e)
         chat_read_grammar(c, root, e)) {
         return -1;
     }
-    return chat_read_messages(c, root, e);
+    return chat_read_messages(c, root, e) || chat_read_tools(c, root, e) ? -1 : 0;
 }
 
 int chat_request_parse(struct chat_request *r, const char *body, size_t n,

@@ -26,8 +26,10 @@ struct chat_request_limits {
     int max_images; /* 0 = the model takes text only */
     size_t max_image_bytes;
     const struct plan *default_plan;
-    const char *header_profile; /* X-Compression, NULL = absent */
-    bool no_stream;             /* the route has none: `stream` has no effect */
+    const char *header_profile;           /* X-Compression, NULL = absent */
+    const struct chat_tool_format *tools; /* of the model's template; NULL = it takes none */
+    const char *default_system;           /* the same */
+    bool no_stream;                       /* the route has none: `stream` has no effect */
 };
 
 struct chat_request {
@@ -35,6 +37,7 @@ struct chat_request {
     const char *model;            /* NULL = not given */
     bool stream, include_usage, return_progress;
     bool seed_given;
+    const struct chat_tool_format *tools; /* calls are to be read in the answer; NULL = none */
 
     struct arena arena; /* parts, messages, pictures */
     struct cJSON *root; /* texts are views into it */

@@ -23,6 +23,11 @@ int chat_read_image(struct chat_reader *c, const cJSON *part, const char *param,
                     struct chat_part *out, struct err *e);
 /* chat_grammar.c: response_format, grammar, json_schema into r->engine.gen.grammar. */
 int chat_read_grammar(struct chat_reader *c, const cJSON *root, struct err *e);
+/* chat_tools.c: tools, tool_choice, parallel_tool_calls: told of in the chat, and a grammar for
+ * the answer; after the messages. */
+int chat_read_tools(struct chat_reader *c, const cJSON *root, struct err *e);
+/* The calls of an assistant's message, checked; NULL when there are none. */
+int chat_check_calls(const cJSON *message, const char *param, const cJSON **calls, struct err *e);
 /* chat_compression.c: profile and overrides into r->engine.plan. */
 int chat_read_compression(struct chat_reader *c, const cJSON *root, struct err *e);
 

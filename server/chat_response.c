@@ -4,7 +4,10 @@
 
 const char *finish_name(enum job_finish f)
 {
-    return f == JOB_FINISH_STOP ? "stop" : f == JOB_FINISH_LENGTH ? "length" : NULL;
+    return f == JOB_FINISH_STOP         ? "stop"
+           : f == JOB_FINISH_LENGTH     ? "length"
+           : f == JOB_FINISH_TOOL_CALLS ? "tool_calls"
+                                        : NULL;
 }
 
 /* -- logprobs ---------------------------------------------------------------------- */
@@ -53,6 +56,27 @@ void render_logprobs(struct buf *out, const struct job_event *ev, const struct t
         }
         logprob_entry(out, &ev->tokens[i], names);
     }
+}
+
+/* -- calls of functions ---------------------------------------------------------------- */
+
+void render_call(struct buf *out, const char *id, const char *name, size_t n)
+{
+    buf_puts(out, out->len ? ",{\"id\":\"" : "{\"id\":\"");
+    buf_puts(out, id);
+    buf_puts(out, "\",\"type\":\"function\",\"function\":{\"name\":\"");
+    json_escape(out, name, n);
+    buf_puts(out, "\",\"arguments\":\"");
+}
+
+void render_arguments(struct buf *out, const char *s, size_t n)
+{
+    json_escape(out, s, n);
+}
+
+void render_call_end(struct buf *out)
+{
+    buf_puts(out, "\"}}");
 }
 
 /* -- usage, timings, memory ----------------------------------------------------------- */
@@ -246,9 +270,15 @@ static void render_choice(struct json_writer *w, int index, const struct choice 
     json_key(w, "role");
     json_string(w, "assistant");
     json_key(w, "content");
-    json_string_n(w, buf_str(&c->text), c->text.len);
+    json_string_n(w, c->calls.len && !c->text.len ? NULL : buf_str(&c->text), c->text.len);
     json_key(w, "refusal");
     json_null(w);
+    if (c->calls.len) {
+        json_key(w, "tool_calls");
+        json_begin_array(w);
+        json_raw(w, c->calls.data, c->calls.len);
+        json_end_array(w);
+    }
     json_end_object(w);
     json_key(w, "logprobs");
     if (c->logprobs.len) {

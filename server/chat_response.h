@@ -20,6 +20,7 @@ struct completion {
 struct choice {
     struct buf text;     /* UTF-8 */
     struct buf logprobs; /* entries of logprobs.content, comma-separated; empty = null */
+    struct buf calls;    /* entries of tool_calls, the same */
     enum job_finish finish;
 };
 
@@ -30,7 +31,11 @@ struct token_names {
     const void *ctx;
 };
 
-const char *finish_name(enum job_finish f); /* "stop", "length"; NULL while unfinished */
+const char *finish_name(enum job_finish f); /* "stop", "length", ...; NULL while unfinished */
+/* An entry of choice.calls: its beginning, pieces of its arguments, its end. */
+void render_call(struct buf *out, const char *id, const char *name, size_t n);
+void render_arguments(struct buf *out, const char *s, size_t n);
+void render_call_end(struct buf *out);
 /* Appends one entry for each token of the event. */
 void render_logprobs(struct buf *out, const struct job_event *ev, const struct token_names *names);
 /* The three objects every answer ends with; each writes its key and its value. */

@@ -73,9 +73,8 @@ static void escaped(struct buf *out, unsigned char c)
     }
 }
 
-static void quoted(struct buf *out, const char *s, size_t n)
+void json_escape(struct buf *out, const char *s, size_t n)
 {
-    buf_putc(out, '"');
     size_t from = 0;
     size_t i = 0;
     while (i < n) {
@@ -95,6 +94,12 @@ static void quoted(struct buf *out, const char *s, size_t n)
         from = ++i;
     }
     buf_append(out, s + from, n - from);
+}
+
+static void quoted(struct buf *out, const char *s, size_t n)
+{
+    buf_putc(out, '"');
+    json_escape(out, s, n);
     buf_putc(out, '"');
 }
 

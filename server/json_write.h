@@ -20,6 +20,8 @@ void json_end_object(struct json_writer *w);
 void json_begin_array(struct json_writer *w);
 void json_end_array(struct json_writer *w);
 void json_key(struct json_writer *w, const char *key);
+/* The inside of a string, without quotes: pieces of whole characters may follow each other. */
+void json_escape(struct buf *out, const char *s, size_t n);
 /* Bytes that are not UTF-8 become U+FFFD. s == NULL writes null. */
 void json_string_n(struct json_writer *w, const char *s, size_t n);
 void json_string(struct json_writer *w, const char *s);

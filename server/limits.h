@@ -43,6 +43,9 @@
 #define LIMIT_MESSAGES      1024      /* a long support chat has a few hundred */
 #define LIMIT_PARTS         256       /* in one message */
 #define LIMIT_REGIONS       16        /* in one picture: each is compared with every patch */
+#define LIMIT_TOOLS         128       /* as OpenAI */
+#define LIMIT_TOOL_NAME     64        /* as OpenAI */
+#define LIMIT_CALLS         128       /* in one message */
 #define LIMIT_STOP          4         /* as OpenAI */
 #define LIMIT_STOP_BYTES    256       /* compared at every token */
 #define LIMIT_LOGIT_BIAS    1024      /* applied at every token */

@@ -91,6 +91,50 @@ void sse_text(const struct sse *s, int choice, const char *text, size_t n,
     end(s, &w, NULL);
 }
 
+/* delta.tool_calls with one entry; id NULL: it is known already. */
+static void call_chunk(const struct sse *s, int choice, int index, const char *id, const char *name,
+                       size_t n_name, const char *arguments, size_t n)
+{
+    struct json_writer w;
+    begin(s, &w);
+    begin_choice(&w, choice);
+    json_key(&w, "tool_calls");
+    json_begin_array(&w);
+    json_begin_object(&w);
+    json_key(&w, "index");
+    json_int(&w, index);
+    if (id) {
+        json_key(&w, "id");
+        json_string(&w, id);
+        json_key(&w, "type");
+        json_string(&w, "function");
+    }
+    json_key(&w, "function");
+    json_begin_object(&w);
+    if (id) {
+        json_key(&w, "name");
+        json_string_n(&w, name, n_name);
+    }
+    json_key(&w, "arguments");
+    json_string_n(&w, arguments, n);
+    json_end_object(&w);
+    json_end_object(&w);
+    json_end_array(&w);
+    end_choice(&w, NULL, JOB_FINISH_NONE);
+    end(s, &w, NULL);
+}
+
+void sse_call(const struct sse *s, int choice, int index, const char *id, const char *name,
+              size_t n)
+{
+    call_chunk(s, choice, index, id, name, n, "", 0);
+}
+
+void sse_arguments(const struct sse *s, int choice, int index, const char *text, size_t n)
+{
+    call_chunk(s, choice, index, NULL, NULL, 0, text, n);
+}
+
 void sse_finish(const struct sse *s, int choice, enum job_finish finish,
                 const struct job_result *bill)
 {

@@ -16,6 +16,10 @@ void sse_role(const struct sse *s, int choice);
 /* logprobs: entries as render_logprobs makes them, or NULL. */
 void sse_text(const struct sse *s, int choice, const char *text, size_t n,
               const struct buf *logprobs);
+/* The beginning of call `index` of a choice; pieces of its arguments follow. */
+void sse_call(const struct sse *s, int choice, int index, const char *id, const char *name,
+              size_t n);
+void sse_arguments(const struct sse *s, int choice, int index, const char *text, size_t n);
 /* bill: the result when this is the last chunk and no usage chunk follows, else NULL. */
 void sse_finish(const struct sse *s, int choice, enum job_finish finish,
                 const struct job_result *bill);

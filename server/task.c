@@ -81,6 +81,8 @@ struct chat_request_limits task_limits(const struct exchange *ex, const struct e
         .max_image_bytes = LIMIT_IMAGE_BYTES,
         .default_plan = &ex->server->default_plan,
         .header_profile = ex->profile[0] ? ex->profile : NULL,
+        .tools = info->tools,
+        .default_system = info->default_system,
     };
 }
 

@@ -145,7 +145,8 @@ FIELDS: list[tuple[dict[str, Any] | str, str, str]] = [
     ({"stop": ["x"] * 10000}, "invalid_value", "stop"),
     ({"stop": "x" * MIB}, "invalid_value", "stop"),
     ({"stop": 5}, "invalid_type", "stop"),
-    ({"tools": [{"type": "function"}]}, "unsupported_parameter", "tools"),
+    ({"tools": [{"type": "function"}]}, "missing_required_parameter", "tools[0].function"),
+    ({"tool_choice": "required"}, "invalid_value", "tool_choice"),
     ({"response_format": {"type": "json"}}, "invalid_value", "response_format.type"),
     (
         {"response_format": {"type": "json_schema", "json_schema": {"schema": {"not": {}}}}},

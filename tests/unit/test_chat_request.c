@@ -1,5 +1,6 @@
 /* Every field of a chat request: what is taken, and for each wrong value the status, the
  * code and the parameter that a client sees. */
+#include "model/chat_template.h"
 #include "server/api_error.h"
 #include "server/chat_request.h"
 #include "tests/test.h"
@@ -19,7 +20,8 @@
 #define IMAGE(url)                                                                                 \
     "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"image_url\":" url    \
     "}]}]}"
-#define URL "messages[0].content[0].image_url"
+#define TOOL(name) "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":" name "}}]"
+#define URL        "messages[0].content[0].image_url"
 
 static struct plan default_plan;
 
@@ -29,12 +31,14 @@ static int parse(struct chat_request *r, const char *body, const char *header, i
     if (!default_plan.profile[0]) {
         CHECK_OK(plan_from_profile(&default_plan, "balanced", e), *e);
     }
-    const struct chat_request_limits limits = {.n_vocab = 1000,
-                                               .n_loras = 2,
-                                               .max_images = max_images,
-                                               .max_image_bytes = 64,
-                                               .default_plan = &default_plan,
-                                               .header_profile = header};
+    const struct chat_request_limits limits = {
+        .n_vocab = 1000,
+        .n_loras = 2,
+        .max_images = max_images,
+        .max_image_bytes = 64,
+        .default_plan = &default_plan,
+        .header_profile = header,
+        .tools = chat_template_tool_format(chat_template_choose(NULL, "qwen2.5", e))};
     *e = (struct err)ERR_INIT;
     return chat_request_parse(r, body, strlen(body), &limits, e);
 }
@@ -116,8 +120,36 @@ static const struct {
     {"{" HELLO ",\"lora\":[{\"id\":1,\"scale\":1},{\"id\":1,\"scale\":0}]}", "invalid_value",
      "lora[1].id", 400},
     /* not there yet, and it would change the answer */
-    {"{" HELLO ",\"tools\":[{}]}", "unsupported_parameter", "tools", 400},
-    {"{" HELLO ",\"tool_choice\":\"required\"}", "unsupported_parameter", "tool_choice", 400},
+    {"{" HELLO ",\"tools\":{}}", "invalid_type", "tools", 400},
+    {"{" HELLO ",\"tools\":[3]}", "invalid_type", "tools[0]", 400},
+    {"{" HELLO ",\"tools\":[{}]}", "missing_required_parameter", "tools[0].type", 400},
+    {"{" HELLO ",\"tools\":[{\"type\":\"web_search\"}]}", "unsupported_parameter", "tools[0].type",
+     400},
+    {"{" HELLO ",\"tools\":[{\"type\":\"function\"}]}", "missing_required_parameter",
+     "tools[0].function", 400},
+    {"{" HELLO "," TOOL("\"a b\"") "}", "invalid_value", "tools[0].function.name", 400},
+    {"{" HELLO "," TOOL("3") "}", "invalid_type", "tools[0].function.name", 400},
+    {"{" HELLO "," TOOL("\"f\",\"description\":1") "}", "invalid_type",
+     "tools[0].function.description", 400},
+    {"{" HELLO "," TOOL("\"f\",\"parameters\":1") "}", "invalid_type",
+     "tools[0].function.parameters", 400},
+    {"{" HELLO "," TOOL("\"f\",\"parameters\":{\"type\":\"array\"}") "}", "invalid_value",
+     "tools[0].function.parameters.type", 400},
+    {"{" HELLO "," TOOL("\"f\",\"parameters\":{\"properties\":{\"a\":{\"not\":{}}}}") "}",
+     "unsupported_parameter", "tools[0].function.parameters.properties.a.not", 400},
+    {"{" HELLO ",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}},{\"type\":"
+     "\"function\",\"function\":{\"name\":\"f\"}}]}",
+     "invalid_value", "tools[1].function.name", 400},
+    {"{" HELLO ",\"tool_choice\":\"required\"}", "invalid_value", "tool_choice", 400},
+    {"{" HELLO "," TOOL("\"f\"") ",\"tool_choice\":\"any\"}", "invalid_value", "tool_choice", 400},
+    {"{" HELLO "," TOOL("\"f\"") ",\"tool_choice\":3}", "invalid_type", "tool_choice", 400},
+    {"{" HELLO "," TOOL("\"f\"") ",\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":"
+                                 "\"g\"}}}",
+     "invalid_value", "tool_choice.function.name", 400},
+    {"{" HELLO "," TOOL("\"f\"") ",\"parallel_tool_calls\":1}", "invalid_type",
+     "parallel_tool_calls", 400},
+    {"{" HELLO "," TOOL("\"f\"") ",\"response_format\":{\"type\":\"json_object\"}}",
+     "unsupported_parameter", "tools", 400},
     {"{" HELLO ",\"functions\":[{}]}", "unsupported_parameter", "functions", 400},
     {"{" HELLO ",\"grammar\":\"root ::= x\"}", "invalid_value", "grammar", 400},
     {"{" HELLO ",\"grammar\":7}", "invalid_type", "grammar", 400},
@@ -167,7 +199,17 @@ static const struct {
     {"{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\"}]}]}", "invalid_type",
      "messages[0].content[0].text", 400},
     {"{\"messages\":[{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[{}]}]}",
-     "unsupported_parameter", "messages[0].tool_calls", 400},
+     "missing_required_parameter", "messages[0].tool_calls[0].type", 400},
+    {"{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{\"type\":\"function\",\"function\":{"
+     "\"name\":\"f\",\"arguments\":{}}}]}]}",
+     "invalid_type", "messages[0].tool_calls[0].function.arguments", 400},
+    {"{\"messages\":[{\"role\":\"assistant\",\"content\":\"\",\"function_call\":{\"name\":\"f\"}}]"
+     "}",
+     "unsupported_parameter", "messages[0].function_call", 400},
+    {"{\"messages\":[{\"role\":\"assistant\"}]}", "missing_required_parameter",
+     "messages[0].content", 400},
+    {"{\"messages\":[{\"role\":\"tool\",\"content\":\"\",\"tool_call_id\":1}]}", "invalid_type",
+     "messages[0].tool_call_id", 400},
     /* pictures */
     {IMAGE("{}"), "invalid_type", URL ".url", 400},
     {IMAGE("5"), "invalid_type", URL, 400},

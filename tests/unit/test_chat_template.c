@@ -385,8 +385,8 @@ TEST(chat_template_tools, "answers of tools: a turn, a shared user turn, or refu
                  "<|im_start|>user\nq<|im_end|>\n<|im_start|>user\n<tool_response>\n1\n"
                  "</tool_response>\n<tool_response>\n2\n</tool_response><|im_end|>\n"
                  "<|im_start|>assistant\n");
-    static const char *const without[] = {"llama3",       "llama3.1",   "llama2", "mistral-v3",
-                                          "mistral-nemo", "mistral-v7", "gemma",  "gemma2"};
+    static const char *const without[] = {"llama3",     "llama2", "mistral-v3", "mistral-nemo",
+                                          "mistral-v7", "gemma",  "gemma2"};
     for (size_t i = 0; i < sizeof without / sizeof without[0]; i++) {
         struct arena a;
         arena_init(&a, ARENA_BYTES);

@@ -245,8 +245,8 @@ TEST(schema_random_texts, "random texts of a schema are JSON that the same schem
         PERSON ",\"additionalProperties\":{\"type\":\"number\",\"minimum\":0.5}}",
         NODE,
         "{\"type\":\"array\",\"items\":{\"type\":\"string\",\"maxLength\":4},\"maxItems\":4}",
-        "{\"type\":\"object\",\"properties\":{\"when\":{\"format\":\"date-time\"},\"id\":{"
-        "\"format\":\"uuid\"},\"sku\":{\"pattern\":\"^[A-Z]{2,3}(-[0-9]+)?$\"}}}",
+        ("{\"type\":\"object\",\"properties\":{\"when\":{\"format\":\"date-time\"},\"id\":{"
+         "\"format\":\"uuid\"},\"sku\":{\"pattern\":\"^[A-Z]{2,3}(-[0-9]+)?$\"}}}"),
     };
     struct rng r;
     rng_init(&r, test_seed());

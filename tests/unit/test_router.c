@@ -172,7 +172,7 @@ TEST(router_spans, "one span for each part, in order, with step and protection")
         text_part("What is"), {.type = CHAT_PART_IMAGE, .image = 0}, text_part("AB-1234?")};
     const struct chat_message messages[] = {
         {CHAT_SYSTEM, system, 1}, {CHAT_ASSISTANT, NULL, 0}, {CHAT_USER, user, 3}};
-    const struct chat chat = {messages, 3, 1};
+    const struct chat chat = {messages, 3, 1, false};
     struct span *s;
     int n;
     CHECK_OK(plan_from_profile(&plan, "balanced", &e), e);
@@ -201,7 +201,7 @@ TEST(router_spans, "one span for each part, in order, with step and protection")
     CHECK(s[3].step.method == compressors[0] && s[2].step.method == compressors[0]);
     CHECK_INT(s[3].n_protect, ==, 0);
 
-    const struct chat nobody = {NULL, 0, 0};
+    const struct chat nobody = {NULL, 0, 0, false};
     CHECK_OK(router_split(&nobody, &plan, &a, &s, &n, &e), e);
     CHECK_INT(n, ==, 0);
     struct arena none;

@@ -96,6 +96,30 @@ const cases = {
     const answer = await ask({ messages: [{ role: "user", content }] });
     assert.equal(answer.usage.compression.image.rows_out, 64);
   },
+  async "tools and schemas"() {
+    const parameters = {
+      type: "object",
+      properties: { size: { enum: ["S", "M", "L"] } },
+      required: ["size"],
+      additionalProperties: false,
+    };
+    const tools = [{ type: "function", function: { name: "find_size", parameters } }];
+    const told = await ask({ tools, tool_choice: "required", max_tokens: 100, parallel_tool_calls: false });
+    assert.equal(told.choices[0].finish_reason, "tool_calls");
+    const call = told.choices[0].message.tool_calls[0];
+    assert.ok(["S", "M", "L"].includes(JSON.parse(call.function.arguments).size));
+    let streamed = "";
+    for await (const chunk of await ask({ tools, tool_choice: "required", max_tokens: 100, stream: true, parallel_tool_calls: false })) {
+      streamed += chunk.choices[0]?.delta.tool_calls?.[0]?.function?.arguments ?? "";
+    }
+    assert.equal(streamed, call.function.arguments);
+    const result = { role: "tool", tool_call_id: call.id, content: "in stock" };
+    const end = await ask({ messages: [...messages, told.choices[0].message, result] });
+    assert.ok(end.choices[0].message.content);
+    const format = { type: "json_schema", json_schema: { name: "s", strict: true, schema: parameters } };
+    const shaped = await ask({ response_format: format, max_tokens: 100 });
+    assert.ok(["S", "M", "L"].includes(JSON.parse(shaped.choices[0].message.content).size));
+  },
   async errors() {
     await assert.rejects(ask({ temperature: 9 }), (e) => {
       assert.ok(e instanceof OpenAI.BadRequestError);
