@@ -176,8 +176,8 @@ static int utf8_bytes(uint32_t c, uint8_t out[4])
 /* A range whose first n_bytes bytes differ only in whole ranges: one path of byte ranges. */
 static void add_path(struct utf8_paths *p, uint32_t lo, uint32_t hi)
 {
-    uint8_t a[4];
-    uint8_t z[4];
+    uint8_t a[4] = {0};
+    uint8_t z[4] = {0};
     int n = utf8_bytes(lo, a);
     utf8_bytes(hi, z);
     int whole = 0; /* continuation bytes at the end that may be anything */

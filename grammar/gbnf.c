@@ -58,6 +58,14 @@ static bool take(struct gbnf *p, char c)
     return true;
 }
 
+static bool take_text(struct gbnf *p, const char *text)
+{
+    while (*text && take(p, *text)) {
+        text++;
+    }
+    return !*text;
+}
+
 static void skip_space(struct gbnf *p, bool newlines)
 {
     for (;;) {
@@ -383,7 +391,7 @@ static void rule(struct gbnf *p)
     const char *name = p->text + p->at;
     p->at += n;
     skip_space(p, false);
-    if (!(take(p, ':') && take(p, ':') && take(p, '='))) {
+    if (!take_text(p, "::=")) {
         fail(p, "\"::=\" is expected behind the name of a rule");
         return;
     }

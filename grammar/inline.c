@@ -53,7 +53,7 @@ static bool collect(const struct grammar_builder *b, int32_t rule, struct body *
 static bool has_loop(const struct grammar_builder *b, const struct body *body)
 {
     int n_in[MOST_STATES] = {0};
-    int ready[MOST_STATES];
+    int ready[MOST_STATES] = {0};
     int n_ready = 0;
     int n_done = 0;
     for (int i = 0; i < body->n; i++) {
@@ -111,7 +111,7 @@ static void write_out(struct grammar_builder *b, int32_t k, const struct body *b
 static int find_small(const struct grammar_builder *b, int most_calls, bool *small, bool *fresh)
 {
     int n = 0;
-    struct body body;
+    struct body body = {.n = 0};
     for (int32_t r = 0; r < b->n_rules; r++) {
         fresh[r] = !small[r] && b->rules[r].start >= 0 && collect(b, r, &body) &&
                    body.n_calls <= most_calls && !has_loop(b, &body);
@@ -140,7 +140,7 @@ void builder_inline(struct grammar_builder *b)
         }
         int32_t n_edges = b->n_edges;
         for (int32_t k = 0; k < n_edges && !b->failed; k++) {
-            struct body body;
+            struct body body = {.n = 0};
             if (b->edges[k].kind == EDGE_CALL && fresh[b->edges[k].rule] && b->n_states < most &&
                 collect(b, b->edges[k].rule, &body)) {
                 write_out(b, k, &body);

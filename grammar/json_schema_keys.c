@@ -185,9 +185,9 @@ int schema_types(struct schema_compiler *c, const struct schema_part *p)
 {
     const cJSON *v = schema_key(p, "type");
     int types = v ? 0 : TYPE_ANY;
-    if (cJSON_IsString(v)) {
+    if (v && cJSON_IsString(v)) {
         types = type_named(v->valuestring);
-    } else if (cJSON_IsArray(v)) {
+    } else if (v && cJSON_IsArray(v)) {
         for (const cJSON *t = v->child; t; t = t->next) {
             int one = type_named(cJSON_GetStringValue(t));
             if (one == 0) {

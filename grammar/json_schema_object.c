@@ -140,8 +140,9 @@ static bool value_list(struct object *o, const char *name, struct schema_list *o
             continue;
         }
         v = schema_key(p, "additionalProperties");
-        if (p == o->pattern) {
-            v = schema_key(p, "patternProperties")->child;
+        const cJSON *patterns = schema_key(p, "patternProperties");
+        if (p == o->pattern && patterns) {
+            v = patterns->child;
         }
         if (cJSON_IsFalse(v)) {
             return false;
@@ -191,7 +192,7 @@ static void key_chars(struct schema_compiler *c, int32_t from, struct codepoint_
     uint32_t next = 0;
     int n = codepoint_normalise(except, n_except, false);
     for (int i = 0; i <= n; i++) {
-        uint32_t end = i < n ? except[i].lo : 0x110000;
+        uint32_t end = except && i < n ? except[i].lo : 0x110000;
         for (int k = 0; k < 4; k++) {
             struct codepoint_range r = {plain[k].lo > next ? plain[k].lo : next,
                                         plain[k].hi < end ? plain[k].hi : end - 1};
@@ -199,7 +200,7 @@ static void key_chars(struct schema_compiler *c, int32_t from, struct codepoint_
                 builder_codepoints(c->b, from, &r, 1, to);
             }
         }
-        next = i < n ? except[i].hi + 1 : next;
+        next = except && i < n ? except[i].hi + 1 : next;
     }
 }
 

@@ -284,10 +284,10 @@ static bool bound_digits(struct schema_compiler *c, const struct bound *b, struc
 static void add_ranges(struct schema_compiler *c, struct fragment f, const struct bound *min,
                        const struct bound *max, bool integer)
 {
-    struct decimal zero;
-    struct decimal most;
-    struct decimal lo;
-    struct decimal hi;
+    struct decimal zero = {.n_whole = 0};
+    struct decimal most = {.n_whole = 0};
+    struct decimal lo = {.n_whole = 0};
+    struct decimal hi = {.n_whole = 0};
     (void)to_decimal(0, &zero);
     (void)to_decimal(999999999999999.0, &most);
     bool positive = !max->given || max->value >= 0;

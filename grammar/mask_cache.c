@@ -161,7 +161,7 @@ static struct token_masks *find(struct mask_cache *c, const struct grammar *g)
 void mask_cache_account(struct token_masks *m)
 {
     size_t bytes = sizeof *m + m->grammar->bytes + matcher_bytes(&m->matcher) +
-                   (size_t)m->grammar->n_classes * sizeof *m->parts;
+                   (size_t)m->grammar->n_classes * sizeof(void *);
     m->cache->bytes += bytes - m->bytes;
     m->bytes = bytes;
 }
@@ -177,10 +177,10 @@ static struct token_masks *add(struct mask_cache *c, struct grammar *g, struct e
     m->grammar = grammar_ref(g);
     c->n_grammars++;
     lru_add(&c->grammars, &m->lru);
-    m->parts = mem_zalloc((size_t)g->n_classes, sizeof *m->parts);
+    m->parts = mem_zalloc((size_t)g->n_classes, sizeof(void *));
     if (!m->parts || matcher_init(&m->matcher, g, e)) {
         drop_grammar(m);
-        err_no_memory(e, (size_t)g->n_classes * sizeof *m->parts);
+        err_no_memory(e, (size_t)g->n_classes * sizeof(void *));
         return NULL;
     }
     m->n_users = 1; /* making room must not take it */

@@ -75,8 +75,8 @@ static int read_function(const cJSON *v, const char *param, const cJSON **out, s
 
 static int check_call(const cJSON *call, const char *param, struct err *e)
 {
-    const cJSON *function;
-    const char *name;
+    const cJSON *function = NULL;
+    const char *name = NULL;
     char at[96];
     if (read_function(call, param, &function, e)) {
         return -1;
@@ -161,7 +161,7 @@ static int read_tool(struct chat_reader *c, const cJSON *v, int index, struct to
                      struct err *e)
 {
     char at[48];
-    const cJSON *function;
+    const cJSON *function = NULL;
     struct grammar_tool *out = &t->items[index];
     snprintf(at, sizeof at, "tools[%d]", index);
     if (read_function(v, at, &function, e)) {
@@ -233,8 +233,8 @@ static int read_word(const char *word, struct choice *out, struct err *e)
 
 static int read_choice(const cJSON *v, const struct tools *t, struct choice *out, struct err *e)
 {
-    const cJSON *function;
-    const char *name;
+    const cJSON *function = NULL;
+    const char *name = NULL;
     *out = (struct choice){.none = t->n == 0};
     if (!v) {
         return 0;
@@ -247,7 +247,7 @@ static int read_choice(const cJSON *v, const struct tools *t, struct choice *out
                read_name(function, "tool_choice.function", &name, e)) {
         return -1;
     } else {
-        for (int i = 0; i < t->n && !out->only; i++) {
+        for (int i = 0; i < t->n && name && !out->only; i++) {
             out->only = strcmp(t->items[i].name, name) == 0 ? &t->items[i] : NULL;
         }
         out->required = true;
