@@ -32,7 +32,8 @@ LDLIBS += $(if $(have_packages),$(shell pkg-config --libs $(packages))) -lm -lpt
 
 folders := base config grammar tensor compress vision model engine server cmd
 sources := $(filter-out cmd/main.c,$(wildcard $(addsuffix /*.c,$(folders))))
-objects := $(sources:%.c=$(B)/%.o)
+web_files := $(wildcard web/*.html web/*.css web/*.js web/*.svg) docs/images/tshirt.jpg
+objects := $(sources:%.c=$(B)/%.o) $(B)/web_files.o
 test_sources := tests/run.c tests/support.c $(wildcard tests/unit/*.c)
 test_objects := $(test_sources:%.c=$(B)/%.o)
 peak_objects := $(patsubst %.c,$(B)/%.o,$(wildcard bench/peak*.c))
@@ -82,6 +83,16 @@ $(B)/benchmark: $(bench_objects) $(B)/libtamp.a
 $(B)/peak: $(peak_objects) $(B)/libtamp.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+# The page as bytes. The folder is named, too: a file that is gone makes the table stale.
+$(B)/web_files.c: tools/embed_web web $(web_files)
+	$(call say,EMBED,web/)
+	@mkdir -p $(@D)
+	$(Q)$(python) tools/embed_web $@ $(web_files)
+
+$(B)/web_files.o: $(B)/web_files.c $(B)/flags
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
 
 $(B)/%.o: %.c $(B)/flags
 	$(call say,CC,$<)
@@ -169,7 +180,7 @@ install: tamp ## copy into DESTDIR and PREFIX (/usr/local), models too if they a
 
 .PHONY: clean
 clean: ## remove everything that was built (models stay)
-	rm -rf build tamp tests/http/node/node_modules
+	rm -rf build tamp tests/http/node/node_modules tests/browser/node_modules
 
 .PHONY: help
 help: ## show the targets
@@ -193,15 +204,16 @@ build/venv-train/done: tools/requirements-train.txt
 	@$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
-build/venv-tests/done: tests/http/requirements.txt
-	@echo 'test: making the Python environment of the HTTP tests'
+build/venv-tests/done: tests/http/requirements.txt tests/browser/requirements.txt
+	@echo 'test: making the Python environment of the HTTP and browser tests'
 	@rm -rf $(@D) && $(python) -m venv $(@D)
-	@$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check $(addprefix -r ,$^)
 	@touch $@
 
 # No lock file: it would name the registry of whoever wrote it. Versions are pinned.
-build/node/done: tests/http/node/package.json
-	@echo 'test: bringing the Node client of the HTTP tests'
+build/node/done: tests/http/node/package.json tests/browser/package.json
+	@echo 'test: bringing the Node packages of the HTTP and browser tests'
 	@mkdir -p $(@D)
-	@cd tests/http/node && npm install --no-package-lock --silent --no-audit --no-fund
+	@for folder in $(^D); do \
+	  (cd $$folder && npm install --no-package-lock --silent --no-audit --no-fund) || exit 1; done
 	@touch $@

@@ -138,6 +138,7 @@ static struct server *start_server(const struct config *c, const struct plan *pl
         .api_keys = (const char *const *)c->api_keys,
         .n_api_keys = c->n_api_keys,
         .insecure = c->insecure,
+        .web = c->web,
         .default_plan = *plan,
         .version = TAMP_VERSION,
     };

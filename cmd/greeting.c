@@ -69,6 +69,6 @@ void greeting_print(const struct config *c, const struct engine_info *info, cons
     print_models(info, out);
     print_plan(plan, out);
     print_computing(info, out);
-    buf_printf(out, "listening    %s\n", url);
+    buf_printf(out, "listening    %s%s\n", url, c->web ? "/ (open it in a browser)" : "");
     print_example(c, url, info->mmproj_name != NULL, out);
 }

@@ -7,7 +7,7 @@
 #include "base/log.h"
 #include "config/schema.h"
 
-#define CONFIG_MAX_OPTIONS    32
+#define CONFIG_MAX_OPTIONS    64
 #define CONFIG_DEFAULT_MODEL  "models/SmolLM2-135M-Instruct.Q4_1.gguf"
 #define CONFIG_DEFAULT_MMPROJ "models/mmproj-dinov2-s14-smollm2.gguf"
 
@@ -30,7 +30,7 @@ struct config {
     char *host;
     int64_t port, max_queue, drain_timeout_s;
     char *api_key, *api_key_file;
-    bool insecure;
+    bool insecure, web;
     bool speculation;
     bool huge_pages;
     char *model, *mmproj, *mmproj_lora, *lora, *chat_template;

@@ -212,7 +212,7 @@ static void figures(struct MHD_Response *r, const struct job_result *result)
     header(r, "X-Output-Len", text);
 }
 
-static enum http_next queue(struct exchange *ex, int status, struct MHD_Response *r)
+enum http_next http_queue(struct exchange *ex, int status, struct MHD_Response *r)
 {
     header(r, "x-request-id", ex->id);
     bool alive = http_phase(ex, CONN_SENDING, ex->server->times.send_ms);
@@ -249,7 +249,7 @@ enum http_next http_answer(struct exchange *ex, int status, const char *content_
     if (atomic_load(&ex->server->draining)) {
         header(r, "Connection", "close");
     }
-    return queue(ex, status, r);
+    return http_queue(ex, status, r);
 }
 
 static void retry_headers(struct exchange *ex, struct MHD_Response *r, int status)
@@ -310,7 +310,7 @@ enum http_next http_answer_error(struct exchange *ex, const struct err *e)
     if (must_close(ex, e)) {
         header(r, "Connection", "close");
     }
-    return queue(ex, status, r);
+    return http_queue(ex, status, r);
 }
 
 enum http_next http_answer_stream(struct exchange *ex, MHD_ContentReaderCallback reader)
@@ -323,7 +323,7 @@ enum http_next http_answer_stream(struct exchange *ex, MHD_ContentReaderCallback
     header(r, "Content-Type", "text/event-stream");
     header(r, "Cache-Control", "no-cache");
     header(r, "X-Accel-Buffering", "no"); /* nginx: pass every line on at once */
-    return queue(ex, 200, r);
+    return http_queue(ex, 200, r);
 }
 
 /* -- the access handler ------------------------------------------------------------------ */

@@ -40,6 +40,8 @@ const struct route routes[] = {
     GET("/health", false, AUTH_PUBLIC, "health", health_handle),
     GET("/v1/health", false, AUTH_PUBLIC, "health", health_handle),
     GET("/metrics", false, AUTH_KEY, "metrics", metrics_handle),
+    GET("/", false, AUTH_PUBLIC, "web", web_handle),
+    GET("/web/", true, AUTH_PUBLIC, "web", web_handle),
     {.method = NULL},
 };
 

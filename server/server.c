@@ -25,6 +25,7 @@ static struct server_times times_or_limits(struct server_times t)
 static void copy_params(struct server *s, const struct server_params *p)
 {
     s->listen_fd = -1;
+    s->web = p->web;
     s->max_queue = p->max_queue;
     s->max_images = p->max_images;
     s->max_body_bytes = p->max_body_bytes ? p->max_body_bytes : LIMIT_BODY_BYTES;

@@ -27,6 +27,7 @@ struct server_params {
     const char *const *api_keys; /* [n_api_keys]; none = everybody may */
     int n_api_keys;
     bool insecure; /* listen beyond loopback without a key */
+    bool web;      /* the page at / */
     struct plan default_plan;
     const char *version;   /* for tamp_build_info; NULL = "unknown" */
     size_t max_body_bytes; /* 0 = LIMIT_BODY_BYTES */

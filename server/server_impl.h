@@ -112,6 +112,7 @@ struct server {
     struct MHD_Daemon *daemon;
     int listen_fd, port;
     bool loopback;
+    bool web; /* the page at / */
     char version[48];
     int max_queue, max_images;
     size_t max_body_bytes;
@@ -141,6 +142,8 @@ void http_stop(struct server *s);
 enum http_next http_answer(struct exchange *ex, int status, const char *content_type,
                            struct buf *body, const struct job_result *result);
 enum http_next http_answer_error(struct exchange *ex, const struct err *e);
+/* Adds the id and hands the response over; r is used up. */
+enum http_next http_queue(struct exchange *ex, int status, struct MHD_Response *r);
 enum http_next http_answer_stream(struct exchange *ex, MHD_ContentReaderCallback reader);
 /* Tells the watcher what the connection does. False: the watcher ended it already. */
 bool http_phase(struct exchange *ex, enum conn_phase phase, int timeout_ms);
@@ -173,6 +176,7 @@ enum http_next loras_handle(struct exchange *ex);
 enum http_next loras_set_handle(struct exchange *ex);
 enum http_next health_handle(struct exchange *ex);
 enum http_next metrics_handle(struct exchange *ex);
+enum http_next web_handle(struct exchange *ex);
 /* "default", the file's name with or without .gguf, or general.name. */
 bool model_name_known(const struct engine_info *info, const char *name);
 /* ERR_NOT_FOUND for a name that is not known; NULL is. */

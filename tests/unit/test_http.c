@@ -162,7 +162,7 @@ TEST(http_routes_compare_exactly, "paths are compared as sent; nothing is decode
                                           "/V1/models",
                                           "/v1/models/",
                                           "",
-                                          "/",
+                                          "/web/",
                                           "/health/"};
     const char *allow = NULL;
     struct err e = ERR_INIT;
@@ -179,10 +179,10 @@ TEST(http_routes_compare_exactly, "paths are compared as sent; nothing is decode
     CHECK_STR(allow, "POST");
 }
 
-TEST(http_routes_authorise, "every route but /health needs a key")
+TEST(http_routes_authorise, "every route but /health and the page's own files needs a key")
 {
     for (const struct route *r = routes; r->method; r++) {
-        bool health = strcmp(r->endpoint, "health") == 0;
-        CHECK_INT(r->auth, ==, health ? AUTH_PUBLIC : AUTH_KEY);
+        bool open = strcmp(r->endpoint, "health") == 0 || strcmp(r->endpoint, "web") == 0;
+        CHECK_INT(r->auth, ==, open ? AUTH_PUBLIC : AUTH_KEY);
     }
 }
