@@ -91,9 +91,9 @@ int cmd_help_topic(const char *topic)
         const char *word;
         void (*print)(struct buf *out);
     } topics[] = {
-        {"serve", cmd_serve_help},         {"run", cmd_run_help},     {"bench", cmd_bench_help},
-        {"calibrate", cmd_calibrate_help}, {"inspect", inspect_help}, {"--yaml", config_print_yaml},
-        {"--markdown", markdown},          {"--methods", methods},
+        {"serve", cmd_serve_help},         {"run", cmd_run_help},    {"bench", cmd_bench_help},
+        {"calibrate", cmd_calibrate_help}, {"top", cmd_top_help},    {"inspect", inspect_help},
+        {"--yaml", config_print_yaml},     {"--markdown", markdown}, {"--methods", methods},
     };
     for (size_t i = 0; i < sizeof topics / sizeof *topics; i++) {
         if (strcmp(topic, topics[i].word) == 0) {
@@ -106,7 +106,7 @@ int cmd_help_topic(const char *topic)
             return failed ? EXIT_FAILED : cmd_finish_output("help");
         }
     }
-    fprintf(stderr, "usage: tamp help [serve | run | bench | calibrate | inspect | --yaml | "
+    fprintf(stderr, "usage: tamp help [serve | run | bench | calibrate | top | inspect | --yaml | "
                     "--markdown | --methods]\n");
     return EXIT_USAGE;
 }

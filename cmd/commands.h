@@ -19,6 +19,7 @@ int cmd_run(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_calibrate(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
+int cmd_top(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 int cmd_help(int argc, char **argv);
 
@@ -40,6 +41,7 @@ void cmd_serve_help(struct buf *out);
 void cmd_bench_help(struct buf *out);
 void cmd_calibrate_help(struct buf *out);
 void cmd_run_help(struct buf *out);
+void cmd_top_help(struct buf *out);
 /* The flags that are no configuration, for the docs. */
 const struct schema *cmd_run_schema(void);
 const struct schema *cmd_calibrate_schema(void);

@@ -18,6 +18,7 @@ static const struct command commands[] = {
     {"run", cmd_run, "answer one prompt, with pictures, in the terminal"},
     {"bench", cmd_bench, "measure how fast this machine runs a model"},
     {"calibrate", cmd_calibrate, "find how much compression your own requests bear"},
+    {"top", cmd_top, "show what a running server does"},
     {"inspect", cmd_inspect, "show what is in a GGUF file and what tamp would use of it"},
     {"version", cmd_version, "show the version"},
     {"help", cmd_help, "show this, or the flags of a command"},
