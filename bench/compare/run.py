@@ -105,7 +105,7 @@ def write_charts(results: list[Result], out: pathlib.Path, title: str) -> None:
 
 
 def line_of(result: Result, disturbed: float) -> str:
-    notes = [f"{k}={v}" for k, v in result.extra.items()]
+    notes = [f"{k}={v}" for k, v in result.extra.items() if k not in ("shape", "rows")]  # x says them
     if disturbed > DISTURBED:
         notes.append(f"(disturbed: other programs took up to {disturbed:.0%} of the processors)")
     return " ".join([result.line(), *notes])
