@@ -146,6 +146,8 @@ static void fill_info(struct engine *en)
         .cache_type = en->params.cache_q8 ? "q8_0" : "f16",
         .blas_core = blas_core_name(),
         .blas_correction = blas_correction(),
+        .bos = tokenizer_bos(en->tokenizer),
+        .eos = tokenizer_eos(en->tokenizer),
         .n_vocab = d->n_vocab,
         .n_embd = d->n_embd,
         .n_layer = d->n_layer,

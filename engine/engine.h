@@ -12,6 +12,7 @@
 #define TAMP_ENGINE_ENGINE_H
 
 #include "base/arena.h"
+#include "base/buf.h"
 #include "base/err.h"
 #include "compress/chat.h"
 #include "compress/plan.h"
@@ -72,6 +73,7 @@ struct engine_info {
     const char *cache_type;     /* of keys and values: "f16" or "q8_0" */
     const char *blas_core;
     const char *blas_correction; /* "" = nothing to correct */
+    int32_t bos, eos;            /* -1 = none */
     int n_vocab, n_embd, n_layer, n_ctx, n_ctx_train;
     int n_threads, n_parallel;
     int image_rows; /* rows of one picture, uncompressed; 0 = text only */
@@ -135,13 +137,23 @@ enum job_purpose {
                    and last event is END. Neither uses nor feeds the prefix cache */
 };
 
+/* What the prompt is made of. */
+enum prompt_form {
+    PROMPT_CHAT,  /* chat, through the template */
+    PROMPT_TEXT,  /* the text of the chat's one part as it stands, special tokens included */
+    PROMPT_TOKENS /* prompt_ids, and nothing added; chat is not looked at */
+};
+
 struct engine_request {
     const char *id; /* for the log */
     enum job_purpose purpose;
     uint8_t scope[ENGINE_SCOPE_BYTES]; /* zeros: everybody without a key */
     bool overlay;                      /* draw the groups of the pictures (job_result.overlays) */
     bool cache_prompt; /* may use what earlier requests left and leave something behind */
+    enum prompt_form form;
     struct chat chat;
+    const int32_t *prompt_ids; /* [n_prompt_ids] */
+    int n_prompt_ids;
     const struct image_bytes *images; /* [chat.n_images] */
     struct plan plan;
     struct generation_params gen;
@@ -156,6 +168,11 @@ struct job *job_prepare(struct engine *en, const struct engine_request *r, struc
 
 /* Rows of the prompt before any merge, for counting without running. */
 int job_prompt_rows(const struct job *j, int *text_rows, int *image_rows);
+/* At most so many rows of it will enter the decoder, as its plan stands. */
+int job_prompt_bound(const struct job *j);
+/* The tokens of its text, the template's included; pictures have none. From the arena. */
+int job_prompt_tokens(const struct job *j, struct arena *a, int32_t **ids, int *n_ids,
+                      struct err *e);
 
 /* `notify(ctx)` is called from the engine thread whenever events may be waiting: it must
  * only wake somebody up. May be NULL when the caller uses job_wait. */
@@ -294,6 +311,14 @@ const struct job_result *job_result(const struct job *j);
 const struct err *job_error(const struct job *j);
 /* Text of a token for logprobs (bytes may be part of a character). */
 const char *engine_token_text(const struct engine *en, int32_t token, size_t *len);
+
+/* A text as tokens, by itself. add_special: behind the token that the model's prompts begin
+ * with, if they do; parse_special: what reads like a special token is one. From the arena. */
+int engine_tokenize(const struct engine *en, const char *text, size_t len, bool add_special,
+                    bool parse_special, struct arena *a, int32_t **ids, int *n_ids, struct err *e);
+/* Appends the chat as the template writes it, a picture as <__media__>. Temporaries in `a`. */
+int engine_render_chat(const struct engine *en, const struct chat *chat, bool add_generation_prompt,
+                       struct arena *a, struct buf *out, struct err *e);
 
 /* The client left: frees its slot within one step. Idempotent, any state. */
 void job_cancel(struct job *j);

@@ -322,6 +322,14 @@ int choose_begin(struct engine *en, struct job *j, struct err *e);
  * and choice `sequence` is what goes on, and the job's state JOB_PREFILL. */
 int choose_step(struct engine *en, struct job *j, struct err *e);
 
+/* raw_prompt.c: a prompt that is no chat. For PROMPT_TOKENS: what the ids read like as a chat
+ * of one text, and its tokens; *chat and *tokens from the job's arena. */
+int raw_prompt_chat(struct job *j, const struct engine_request *r, struct chat *chat,
+                    struct token **tokens, struct err *e);
+/* The one piece of a prompt of one text: nothing in it is the template's. */
+int raw_prompt_piece(struct job *j, const struct chat *chat, struct prompt_piece **piece,
+                     struct err *e);
+
 /* preview.c. Caller's thread: run->words of the last n tokens of a run, which are those of
  * the piece; piece may be NULL. */
 int preview_words(struct job *j, const struct prompt_piece *piece, const struct token *tokens,

@@ -248,6 +248,11 @@ int job_prompt_rows(const struct job *j, int *text_rows, int *image_rows)
     return j->prompt.text_rows + j->prompt.image_rows;
 }
 
+int job_prompt_bound(const struct job *j)
+{
+    return j->prompt.text_rows + j->prompt.rows_bound;
+}
+
 void job_cancel(struct job *j)
 {
     if (atomic_exchange(&j->cancelled, true)) {

@@ -19,6 +19,7 @@
 
 struct preparation {
     struct job *job;
+    struct token *tokens; /* of PROMPT_TOKENS: the whole prompt is one piece */
     const struct engine_request *request;
     const struct span *spans;
     int n_spans;
@@ -179,13 +180,14 @@ static int add_text(struct preparation *p, const char *text, size_t len,
     struct job *j = p->job;
     /* Text after a picture starts afresh, as in llama.cpp: it matters to SentencePiece. */
     const struct tokenizer *t = j->engine->tokenizer;
-    struct token *tokens = NULL;
-    int n = 0;
-    if (tokenizer_encode(t, text, len, piece ? piece->special : NULL, piece ? piece->n_special : 0,
+    struct token *tokens = p->tokens;
+    int n = tokens ? p->request->n_prompt_ids : 0;
+    if (!tokens &&
+        tokenizer_encode(t, text, len, piece ? piece->special : NULL, piece ? piece->n_special : 0,
                          true, &j->arena, &tokens, &n, e)) {
         return -1;
     }
-    bool add = bos && tokenizer_add_bos(t) && tokenizer_bos(t) >= 0 &&
+    bool add = bos && !p->tokens && tokenizer_add_bos(t) && tokenizer_bos(t) >= 0 &&
                !(n > 0 && tokens[0].id == tokenizer_bos(t));
     struct prompt_run *run = add_run(p, ROW_TEXT);
     run->ids = arena_alloc(&j->arena, (size_t)n + 1, sizeof *run->ids);
@@ -265,6 +267,17 @@ static int check_text_bytes(const struct preparation *p, struct err *e)
     return err_param(e, "messages");
 }
 
+static int render(struct preparation *p, struct prompt_piece **pieces, int *n_pieces, struct err *e)
+{
+    struct job *j = p->job;
+    if (p->request->form != PROMPT_CHAT) {
+        *n_pieces = 1;
+        return raw_prompt_piece(j, &p->request->chat, pieces, e);
+    }
+    return chat_template_render(j->engine->chat_template, &p->request->chat,
+                                p->request->add_generation_prompt, &j->arena, pieces, n_pieces, e);
+}
+
 static int build_text(struct preparation *p, struct err *e)
 {
     struct job *j = p->job;
@@ -278,8 +291,7 @@ static int build_text(struct preparation *p, struct err *e)
     p->spans = spans;
     struct prompt_piece *pieces = NULL;
     int n_pieces = 0;
-    if (chat_template_render(j->engine->chat_template, &p->request->chat,
-                             p->request->add_generation_prompt, &j->arena, &pieces, &n_pieces, e)) {
+    if (render(p, &pieces, &n_pieces, e)) {
         return -1;
     }
     p->capacity = n_pieces * 4;
@@ -428,6 +440,12 @@ static int check_context(const struct preparation *p, struct err *e)
     const struct engine_info *info = &j->engine->info;
     int rows = j->prompt.rows_bound + j->prompt.text_rows;
     int original = j->prompt.text_rows + j->prompt.image_rows;
+    if (original == 0) {
+        err_reason(e, ERR_INVALID, "empty_prompt",
+                   "the prompt has no tokens: there is nothing to "
+                   "go on from");
+        return err_param(e, "prompt");
+    }
     if (rows >= info->n_ctx) {
         err_reason(e, ERR_CONTEXT_LENGTH, "context_length_exceeded",
                    "the prompt takes %d rows (%d before compression) and the context holds %d, "
@@ -556,7 +574,12 @@ struct job *job_prepare(struct engine *en, const struct engine_request *request,
     }
     struct engine_request own = *request;
     const struct engine_request *r = &own;
-    if (own.plan.static_prefix && add_static_prefix(&own, &j->arena, e)) {
+    struct token *tokens = NULL;
+    if (own.form != PROMPT_CHAT) {
+        own.plan.static_prefix = NULL; /* a prompt that stands as it is */
+    }
+    if ((own.form == PROMPT_TOKENS && raw_prompt_chat(j, request, &own.chat, &tokens, e)) ||
+        (own.plan.static_prefix && add_static_prefix(&own, &j->arena, e))) {
         job_free(j);
         return NULL;
     }
@@ -568,8 +591,11 @@ struct job *job_prepare(struct engine *en, const struct engine_request *request,
     memcpy(j->scope, r->scope, sizeof j->scope);
     j->cache_prompt = r->cache_prompt;
     report_init(&j->result.report, &j->plan);
-    struct preparation p = {
-        .job = j, .request = r, .last_user_message = -1, .n_static_messages = n_static_messages(r)};
+    struct preparation p = {.job = j,
+                            .request = r,
+                            .tokens = tokens,
+                            .last_user_message = -1,
+                            .n_static_messages = n_static_messages(r)};
     for (int m = 0; m < r->chat.n_messages; m++) {
         if (r->chat.messages[m].role == CHAT_USER) {
             p.last_user_message = m;

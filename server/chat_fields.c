@@ -9,7 +9,8 @@
 #include <stdint.h>
 #include <string.h>
 
-#define SEED_MAX 9007199254740991.0 /* 2^53 - 1 */
+#define SEED_MAX          9007199254740991.0 /* 2^53 - 1 */
+#define COMPLETION_TOKENS 16                 /* as OpenAI, where nothing is said */
 
 /* Where the tables write before the values go to their places. */
 struct fields {
@@ -17,9 +18,10 @@ struct fields {
     float temperature, top_p, min_p, repeat_penalty, frequency_penalty, presence_penalty;
     int top_k, repeat_last_n;
     int64_t seed;
-    int n, top_logprobs, max_draft;
+    int n, top_logprobs, max_draft, n_logprobs, best_of;
+    bool echo;
     bool stream, logprobs, ignore_eos, return_progress, cache_prompt, timings_per_token;
-    bool return_overlay;
+    bool return_overlay, add_generation_prompt;
 };
 
 #define FIELD(name, type, min, max)                                                                \
@@ -27,6 +29,9 @@ struct fields {
 #name, JSON_FIELD_##type, min, max, offsetof(struct fields, name)                          \
     }
 
+#define N_FIELDS(table) (sizeof(table) / sizeof *(table))
+
+/* Of every route that generates. */
 static const struct json_field table[] = {
     FIELD(max_tokens, INT, 1, INT32_MAX),
     FIELD(max_completion_tokens, INT, 1, INT32_MAX),
@@ -36,8 +41,6 @@ static const struct json_field table[] = {
     FIELD(seed, INT64, -SEED_MAX, SEED_MAX),
     FIELD(frequency_penalty, FLOAT, -2, 2),
     FIELD(presence_penalty, FLOAT, -2, 2),
-    FIELD(logprobs, BOOL, 0, 0),
-    FIELD(top_logprobs, INT, 0, LIMIT_TOP_LOGPROBS),
     FIELD(stream, BOOL, 0, 0),
     /* llama.cpp's */
     FIELD(top_k, INT, 0, LIMIT_TOP_K),
@@ -48,9 +51,22 @@ static const struct json_field table[] = {
     FIELD(return_progress, BOOL, 0, 0),
     FIELD(cache_prompt, BOOL, 0, 0),
     FIELD(timings_per_token, BOOL, 0, 0),
+    FIELD(add_generation_prompt, BOOL, 0, 0),
     /* ours */
     FIELD(return_overlay, BOOL, 0, 0),
     {"speculative.n_max", JSON_FIELD_INT, 0, INT32_MAX, offsetof(struct fields, max_draft)},
+};
+
+static const struct json_field chat_table[] = {
+    FIELD(logprobs, BOOL, 0, 0),
+    FIELD(top_logprobs, INT, 0, LIMIT_TOP_LOGPROBS),
+};
+
+/* Completions say with one number what chat says with two. */
+static const struct json_field completion_table[] = {
+    {"logprobs", JSON_FIELD_INT, 0, LIMIT_TOP_LOGPROBS, offsetof(struct fields, n_logprobs)},
+    FIELD(best_of, INT, 1, LIMIT_CHOICES),
+    FIELD(echo, BOOL, 0, 0),
 };
 
 static void load_defaults(struct fields *f, const struct generation_params *g)
@@ -69,9 +85,33 @@ static void load_defaults(struct fields *f, const struct generation_params *g)
         .seed = -1,
         .n = 1,
         .top_logprobs = -1,
+        .n_logprobs = -1,
         .max_draft = g->max_draft,
         .cache_prompt = true,
+        .add_generation_prompt = true,
     };
+}
+
+/* What completions have and chat does not. */
+static int store_completion(struct chat_reader *c, const struct fields *f, struct err *e)
+{
+    struct generation_params *g = &c->r->engine.gen;
+    if (f->best_of && f->best_of != f->n) {
+        err_reason(e, ERR_UNSUPPORTED, "unsupported_parameter",
+                   "'best_of' must be the same as 'n': every answer is returned");
+        return err_param(e, "best_of");
+    }
+    if (f->echo && f->n_logprobs >= 0) {
+        err_reason(e, ERR_UNSUPPORTED, "unsupported_parameter",
+                   "'echo' comes without 'logprobs': those of the prompt are not kept");
+        return err_param(e, "echo");
+    }
+    g->n_top_logprobs = f->n_logprobs;
+    if (!f->max_tokens && !f->max_completion_tokens) {
+        g->max_tokens = COMPLETION_TOKENS;
+    }
+    c->r->echo = f->echo;
+    return 0;
 }
 
 static int store(struct chat_reader *c, const struct fields *f, struct err *e)
@@ -107,7 +147,8 @@ static int store(struct chat_reader *c, const struct fields *f, struct err *e)
     r->stream = stream;
     r->return_progress = f->return_progress;
     r->engine.cache_prompt = f->cache_prompt;
-    return 0;
+    r->engine.add_generation_prompt = f->add_generation_prompt;
+    return c->limits->completion ? store_completion(c, f, e) : 0;
 }
 
 /* -- what would change the answer and is not there yet ------------------------------- */
@@ -132,6 +173,7 @@ static const struct unsupported unsupported[] = {
     {"n_probs", 0},
     {"samplers", 0},
     {"n_keep", 0},
+    {"suffix", 0},
 };
 
 static bool asks_for_nothing(const cJSON *v, double neutral)
@@ -357,11 +399,14 @@ static int read_model(struct chat_request *r, const cJSON *root, struct err *e)
 int chat_read_fields(struct chat_reader *c, const cJSON *root, struct err *e)
 {
     struct fields f;
+    bool completion = c->limits->completion;
+    const struct json_field *own = completion ? completion_table : chat_table;
+    size_t n_own = completion ? N_FIELDS(completion_table) : N_FIELDS(chat_table);
     load_defaults(&f, &c->r->engine.gen);
     if (read_model(c->r, root, e) || check_supported(root, e) ||
-        json_read_fields(root, c->info, table, sizeof table / sizeof *table, &f, e) ||
-        store(c, &f, e) || read_stop(c->r, root, e) || read_logit_bias(c, root, e) ||
-        read_lora(c, root, e)) {
+        json_read_fields(root, c->info, table, N_FIELDS(table), &f, e) ||
+        json_read_fields(root, c->info, own, n_own, &f, e) || store(c, &f, e) ||
+        read_stop(c->r, root, e) || read_logit_bias(c, root, e) || read_lora(c, root, e)) {
         return -1;
     }
     return read_stream_options(c->r, root, e);

@@ -11,6 +11,9 @@ static int read_all(struct chat_reader *c, struct err *e)
         chat_read_grammar(c, root, e)) {
         return -1;
     }
+    if (c->limits->completion) {
+        return chat_read_prompts(c, root, e);
+    }
     return chat_read_messages(c, root, e) || chat_read_tools(c, root, e) ? -1 : 0;
 }
 

@@ -1,5 +1,5 @@
-/* The body of /v1/chat/completions -> what the engine takes. Every field is checked for
- * type and range; what tamp cannot do yet and would change the answer is refused by
+/* The body of /v1/chat/completions, or of /v1/completions -> what the engine takes. Every field is
+ * checked for type and range; what tamp cannot do yet and would change the answer is refused by
  * name; unknown fields are ignored.
  *
  * Choices where the contract leaves one: a number written 1.0 is not an integer; a seed
@@ -30,6 +30,15 @@ struct chat_request_limits {
     const struct chat_tool_format *tools; /* of the model's template; NULL = it takes none */
     const char *default_system;           /* the same */
     bool no_stream;                       /* the route has none: `stream` has no effect */
+    bool completion;                      /* /v1/completions: `prompt`, not `messages` */
+};
+
+/* One of /v1/completions: a text, or tokens when `ids` is set. */
+struct completion_prompt {
+    const char *text; /* [len] */
+    size_t len;
+    int32_t *ids; /* [n_ids] */
+    int n_ids;
 };
 
 struct chat_request {
@@ -38,6 +47,9 @@ struct chat_request {
     bool stream, include_usage, return_progress;
     bool seed_given;
     const struct chat_tool_format *tools; /* calls are to be read in the answer; NULL = none */
+    bool echo;                               /* completion: the prompt goes before the answer */
+    const struct completion_prompt *prompts; /* [n_prompts] */
+    int n_prompts;
 
     struct arena arena; /* parts, messages, pictures */
     struct cJSON *root; /* texts are views into it */

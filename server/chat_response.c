@@ -79,6 +79,61 @@ void render_call_end(struct buf *out)
     buf_puts(out, "\"}}");
 }
 
+/* -- several jobs, one bill ------------------------------------------------------------- */
+
+static double larger(double a, double b)
+{
+    return a > b ? a : b;
+}
+
+static void add_report(struct report *sum, const struct report *r)
+{
+    sum->original_rows += r->original_rows;
+    sum->compressed_rows += r->compressed_rows;
+    sum->mean_rows_per_layer += r->mean_rows_per_layer;
+    for (int m = 0; m < MODALITY_COUNT; m++) {
+        struct report_stage *s = &sum->modality[m];
+        const struct report_stage *from = &r->modality[m];
+        if (from->method) {
+            s->method = from->method;
+            s->stage = from->stage;
+        }
+        s->rows_in += from->rows_in;
+        s->rows_out += from->rows_out;
+        s->dropped += from->dropped;
+        s->ms += from->ms;
+    }
+    for (int i = 0; i < r->n_skipped; i++) {
+        report_skip(sum, r->skipped[i].stage, r->skipped[i].reason);
+    }
+}
+
+void bill_add(struct job_result *sum, const struct job_result *r, bool first)
+{
+    if (first) {
+        *sum = *r;
+        return;
+    }
+    sum->prompt_rows += r->prompt_rows;
+    sum->text_rows += r->text_rows;
+    sum->image_rows += r->image_rows;
+    sum->looked_up_rows += r->looked_up_rows;
+    sum->cached_rows += r->cached_rows;
+    sum->completion_tokens += r->completion_tokens;
+    sum->draft_tokens += r->draft_tokens;
+    sum->draft_tokens_accepted += r->draft_tokens_accepted;
+    sum->queue_ms = larger(sum->queue_ms, r->queue_ms);
+    sum->compress_ms += r->compress_ms;
+    sum->prompt_ms += r->prompt_ms;
+    sum->predicted_ms += r->predicted_ms;
+    sum->first_token_ms = larger(sum->first_token_ms, r->first_token_ms);
+    sum->total_ms = larger(sum->total_ms, r->total_ms);
+    sum->kv_bytes += r->kv_bytes;
+    sum->kv_bytes_saved += r->kv_bytes_saved;
+    sum->peak_bytes += r->peak_bytes;
+    add_report(&sum->report, &r->report);
+}
+
 /* -- usage, timings, memory ----------------------------------------------------------- */
 
 static void member_int(struct json_writer *w, const char *key, int64_t v)
@@ -259,6 +314,25 @@ void render_memory(struct json_writer *w, const struct job_result *r)
     json_end_object(w);
 }
 
+void render_bill(struct json_writer *w, const struct job_result *r)
+{
+    render_usage(w, r);
+    render_timings(w, r);
+    render_memory(w, r);
+}
+
+void render_head(struct json_writer *w, const struct completion *c, const char *object)
+{
+    json_begin_object(w);
+    json_key(w, "id");
+    json_string(w, c->id);
+    json_key(w, "object");
+    json_string(w, object);
+    member_int(w, "created", c->created);
+    json_key(w, "model");
+    json_string(w, c->model);
+}
+
 /* -- the whole ------------------------------------------------------------------------- */
 
 static void render_choice(struct json_writer *w, int index, const struct choice *c)
@@ -303,23 +377,14 @@ void render_completion(struct buf *out, const struct completion *c, const struct
 {
     struct json_writer w;
     json_writer_init(&w, out);
-    json_begin_object(&w);
-    json_key(&w, "id");
-    json_string(&w, c->id);
-    json_key(&w, "object");
-    json_string(&w, "chat.completion");
-    member_int(&w, "created", c->created);
-    json_key(&w, "model");
-    json_string(&w, c->model);
+    render_head(&w, c, "chat.completion");
     json_key(&w, "choices");
     json_begin_array(&w);
     for (int i = 0; i < n_choices; i++) {
         render_choice(&w, i, &choices[i]);
     }
     json_end_array(&w);
-    render_usage(&w, r);
-    render_timings(&w, r);
-    render_memory(&w, r);
+    render_bill(&w, r);
     if (r->n_overlays > 0) {
         render_overlays(&w, r);
     }

@@ -38,6 +38,9 @@ void render_arguments(struct buf *out, const char *s, size_t n);
 void render_call_end(struct buf *out);
 /* Appends one entry for each token of the event. */
 void render_logprobs(struct buf *out, const struct job_event *ev, const struct token_names *names);
+/* Adds the figures of one job to those of an answer that has several; first: *sum becomes
+ * this one's. Counts and work add up, waiting is that of the slowest. */
+void bill_add(struct job_result *sum, const struct job_result *r, bool first);
 /* The three objects every answer ends with; each writes its key and its value. */
 void render_usage(struct json_writer *w, const struct job_result *r);
 void render_timings(struct json_writer *w, const struct job_result *r);
@@ -45,6 +48,10 @@ void render_memory(struct json_writer *w, const struct job_result *r);
 /* Of usage.compression: one of "image", "text", "lm", and the list "skipped", with keys. */
 void render_modality(struct json_writer *w, const struct report *r, enum modality m);
 void render_skipped(struct json_writer *w, const struct report *r);
+/* All three. */
+void render_bill(struct json_writer *w, const struct job_result *r);
+/* The beginning of a body: the object is open, id to model are written. */
+void render_head(struct json_writer *w, const struct completion *c, const char *object);
 /* For return_overlay: grid, groups with their patches, and a PNG of each picture
  * (chat_overlay.c). */
 void render_overlays(struct json_writer *w, const struct job_result *r);

@@ -24,6 +24,8 @@
 #define LIMIT_ANSWER_BYTES ((size_t)32 << 20)
 /* The text of /metrics. */
 #define LIMIT_METRICS_BYTES ((size_t)1 << 20)
+/* Tokenising takes some seconds a MiB on a slow machine, of a worker that others wait for. */
+#define LIMIT_TOKENIZE_BYTES ((size_t)1 << 20)
 /* A picture file after base64; the decoder has its own limits on pixels. */
 #define LIMIT_IMAGE_BYTES ((size_t)20 << 20)
 /* Parts, messages and decoded pictures of one request. */
@@ -51,7 +53,9 @@
 #define LIMIT_LOGIT_BIAS    1024      /* applied at every token */
 #define LIMIT_PREVIEW_PLANS 16        /* in one /v1/compress: each encodes the pictures once */
 #define LIMIT_LORA_BYTES    65536     /* of the list for /lora-adapters: the event loop reads it */
+#define LIMIT_PROMPTS       64        /* of one request: each is a job */
 #define LIMIT_CHOICES       128       /* as OpenAI */
+#define LIMIT_DETOKENIZE    (1 << 17) /* a context of 128 Ki */
 #define LIMIT_TOP_LOGPROBS  20        /* as OpenAI */
 #define LIMIT_TOP_K         (1 << 30) /* the sampler's own */
 #define LIMIT_REPEAT_LAST_N (1 << 20) /* the sampler's own: it keeps so many ids */

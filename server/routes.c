@@ -1,13 +1,13 @@
 /* Every route there is: one dispatch point, so authorisation has one, too. */
-#include "server/server_impl.h"
-#include "server/task.h"
+#include "server/generation.h"
 
 #include <string.h>
 
-#define CHAT(p)                                                                                    \
+#define GENERATION(p, label, how)                                                                  \
     {                                                                                              \
-        .method = "POST", .path = (p), .auth = AUTH_KEY, .endpoint = "chat", .body = true,         \
-        .admit = task_admit, .handle = chat_handle, .prepare = chat_prepare, .end = chat_end       \
+        .method = "POST", .path = (p), .auth = AUTH_KEY, .endpoint = (label), .body = true,        \
+        .admit = task_admit, .handle = generation_handle, .prepare = generation_prepare,           \
+        .end = generation_end, .form = &(how)                                                      \
     }
 #define TASK(p, label, how, kind)                                                                  \
     {                                                                                              \
@@ -22,10 +22,17 @@
     }
 
 const struct route routes[] = {
-    CHAT("/v1/chat/completions"),
-    CHAT("/chat/completions"),
+    GENERATION("/v1/chat/completions", "chat", chat_form),
+    GENERATION("/chat/completions", "chat", chat_form),
+    GENERATION("/v1/completions", "completions", completion_form),
     TASK("/v1/compress", "compress", task_admit, compress_task),
     GET("/v1/compression/methods", false, AUTH_KEY, "methods", methods_handle),
+    TASK("/v1/chat/completions/input_tokens", "input_tokens", task_ready, input_tokens_task),
+    TASK("/chat/completions/input_tokens", "input_tokens", task_ready, input_tokens_task),
+    TASK("/tokenize", "tokenize", task_ready, tokenize_task),
+    TASK("/detokenize", "detokenize", task_ready, detokenize_task),
+    TASK("/apply-template", "apply_template", task_ready, template_task),
+    GET("/props", false, AUTH_KEY, "props", props_handle),
     GET("/v1/models", false, AUTH_KEY, "models", models_handle),
     GET("/models", false, AUTH_KEY, "models", models_handle),
     GET("/v1/models/", true, AUTH_KEY, "models", model_handle),

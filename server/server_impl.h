@@ -45,7 +45,8 @@ struct route {
     void (*prepare)(struct exchange *ex);
     /* When the exchange is over, however: gives back what handle and prepare took. */
     void (*end)(struct exchange *ex);
-    const struct task_kind *task; /* of handle = task_handle */
+    const struct task_kind *task;       /* of handle = task_handle */
+    const struct generation_form *form; /* of handle = generation_handle */
 };
 extern const struct route routes[]; /* ends with method NULL */
 /* ERR_NOT_FOUND, or ERR_INVALID method_not_allowed with *allow set. */
@@ -96,11 +97,11 @@ struct exchange {
 
     /* of routes with a worker's part */
     _Atomic(struct slot *) slot;
-    struct chat_run *chat;      /* api_chat.c */
-    struct task *task;          /* task.c */
-    _Atomic bool gone;          /* the client left, or reads too slowly */
-    _Atomic uint64_t ping_ns;   /* when silence is to be broken; 0 = never */
-    _Atomic uint64_t expire_ns; /* when waiting in the queue ends; 0 = never */
+    struct generation *generation; /* generation.c */
+    struct task *task;             /* task.c */
+    _Atomic bool gone;             /* the client left, or reads too slowly */
+    _Atomic uint64_t ping_ns;      /* when silence is to be broken; 0 = never */
+    _Atomic uint64_t expire_ns;    /* when waiting in the queue ends; 0 = never */
 };
 
 struct lingering {
@@ -165,10 +166,8 @@ void watch_stop(struct server *s);
 void watch_linger(struct server *s, int fd);
 
 /* api_*.c */
-enum http_next chat_handle(struct exchange *ex);
-void chat_prepare(struct exchange *ex);
-void chat_end(struct exchange *ex);
 enum http_next methods_handle(struct exchange *ex);
+enum http_next props_handle(struct exchange *ex);
 enum http_next models_handle(struct exchange *ex);
 enum http_next model_handle(struct exchange *ex);
 int loras_admit(struct exchange *ex, struct err *e);

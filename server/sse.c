@@ -2,31 +2,20 @@
 
 #include "server/api_error.h"
 
-static void begin(const struct sse *s, struct json_writer *w)
+void sse_begin(const struct sse *s, struct json_writer *w)
 {
     buf_puts(s->out, "data: ");
     json_writer_init(w, s->out);
-    json_begin_object(w);
-    json_key(w, "id");
-    json_string(w, s->completion->id);
-    json_key(w, "object");
-    json_string(w, "chat.completion.chunk");
-    json_key(w, "created");
-    json_int(w, s->completion->created);
-    json_key(w, "model");
-    json_string(w, s->completion->model);
+    render_head(w, s->completion, s->object);
     json_key(w, "choices");
     json_begin_array(w);
 }
 
-/* bill != NULL: the chunk carries it whatever include_usage says. */
-static void end(const struct sse *s, struct json_writer *w, const struct job_result *bill)
+void sse_end(const struct sse *s, struct json_writer *w, const struct job_result *bill)
 {
     json_end_array(w);
     if (bill) {
-        render_usage(w, bill);
-        render_timings(w, bill);
-        render_memory(w, bill);
+        render_bill(w, bill);
     } else if (s->include_usage) {
         json_key(w, "usage");
         json_null(w);
@@ -69,26 +58,26 @@ static void end_choice(struct json_writer *w, const struct buf *logprobs, enum j
 void sse_role(const struct sse *s, int choice)
 {
     struct json_writer w;
-    begin(s, &w);
+    sse_begin(s, &w);
     begin_choice(&w, choice);
     json_key(&w, "role");
     json_string(&w, "assistant");
     json_key(&w, "content");
     json_string(&w, "");
     end_choice(&w, NULL, JOB_FINISH_NONE);
-    end(s, &w, NULL);
+    sse_end(s, &w, NULL);
 }
 
 void sse_text(const struct sse *s, int choice, const char *text, size_t n,
               const struct buf *logprobs)
 {
     struct json_writer w;
-    begin(s, &w);
+    sse_begin(s, &w);
     begin_choice(&w, choice);
     json_key(&w, "content");
     json_string_n(&w, text, n);
     end_choice(&w, logprobs, JOB_FINISH_NONE);
-    end(s, &w, NULL);
+    sse_end(s, &w, NULL);
 }
 
 /* delta.tool_calls with one entry; id NULL: it is known already. */
@@ -96,7 +85,7 @@ static void call_chunk(const struct sse *s, int choice, int index, const char *i
                        size_t n_name, const char *arguments, size_t n)
 {
     struct json_writer w;
-    begin(s, &w);
+    sse_begin(s, &w);
     begin_choice(&w, choice);
     json_key(&w, "tool_calls");
     json_begin_array(&w);
@@ -121,7 +110,7 @@ static void call_chunk(const struct sse *s, int choice, int index, const char *i
     json_end_object(&w);
     json_end_array(&w);
     end_choice(&w, NULL, JOB_FINISH_NONE);
-    end(s, &w, NULL);
+    sse_end(s, &w, NULL);
 }
 
 void sse_call(const struct sse *s, int choice, int index, const char *id, const char *name,
@@ -139,23 +128,23 @@ void sse_finish(const struct sse *s, int choice, enum job_finish finish,
                 const struct job_result *bill)
 {
     struct json_writer w;
-    begin(s, &w);
+    sse_begin(s, &w);
     begin_choice(&w, choice);
     end_choice(&w, NULL, finish);
-    end(s, &w, bill);
+    sse_end(s, &w, bill);
 }
 
 void sse_usage(const struct sse *s, const struct job_result *bill)
 {
     struct json_writer w;
-    begin(s, &w);
-    end(s, &w, bill);
+    sse_begin(s, &w);
+    sse_end(s, &w, bill);
 }
 
 void sse_progress(const struct sse *s, int done, int total, double elapsed_ms)
 {
     struct json_writer w;
-    begin(s, &w);
+    sse_begin(s, &w);
     json_end_array(&w);
     json_key(&w, "prompt_progress");
     json_begin_object(&w);

@@ -9,8 +9,14 @@
 struct sse {
     struct buf *out;
     const struct completion *completion;
+    const char *object; /* of a chunk: "chat.completion.chunk" */
     bool include_usage; /* every chunk has "usage": null, one last has the usage */
 };
+
+/* A chunk up to its choices, and from there on; bill != NULL: it carries the bill whatever
+ * include_usage says. */
+void sse_begin(const struct sse *s, struct json_writer *w);
+void sse_end(const struct sse *s, struct json_writer *w, const struct job_result *bill);
 
 void sse_role(const struct sse *s, int choice);
 /* logprobs: entries as render_logprobs makes them, or NULL. */

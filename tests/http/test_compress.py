@@ -206,7 +206,7 @@ def main() -> None:
         cases.run("one plan, by field or by header", suite.one_plan)
         cases.run("bad plans are refused by name", suite.refused)
         cases.run("options take what their list says", suite.tables)
-    cases.end(server)
+        cases.end(server)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ TEST(sse_lines, "role, text, finish, error, ping and [DONE] as clients expect th
     struct buf out;
     struct err e = ERR_INIT;
     buf_init(&out, 10000);
-    const struct sse s = {.out = &out, .completion = &completion};
+    const struct sse s = {
+        .out = &out, .completion = &completion, .object = "chat.completion.chunk"};
     sse_role(&s, 0);
     sse_text(&s, 0, "h\xC3\xA4\n", 4, NULL);
     sse_finish(&s, 0, JOB_FINISH_STOP, NULL);
@@ -45,7 +46,10 @@ TEST(sse_usage_chunk, "with include_usage every chunk says usage null, and one l
     struct buf out;
     struct job_result bill = {.prompt_rows = 3, .completion_tokens = 2};
     buf_init(&out, 10000);
-    const struct sse s = {.out = &out, .completion = &completion, .include_usage = true};
+    const struct sse s = {.out = &out,
+                          .completion = &completion,
+                          .object = "chat.completion.chunk",
+                          .include_usage = true};
     sse_text(&s, 0, "x", 1, NULL);
     CHECK_STR(buf_str(&out), HEAD CHOICE("\"content\":\"x\"", "null") ",\"usage\":null}\n\n");
     buf_clear(&out);
@@ -61,7 +65,8 @@ TEST(sse_bill_without_usage, "without include_usage the last finish chunk carrie
     struct buf out;
     struct job_result bill = {.prompt_rows = 3};
     buf_init(&out, 10000);
-    const struct sse s = {.out = &out, .completion = &completion};
+    const struct sse s = {
+        .out = &out, .completion = &completion, .object = "chat.completion.chunk"};
     sse_finish(&s, 0, JOB_FINISH_LENGTH, &bill);
     static const char want[] = HEAD CHOICE("", "\"length\"") ",\"usage\":{\"prompt_tokens\":3";
     CHECK(strncmp(buf_str(&out), want, sizeof want - 1) == 0);
@@ -75,7 +80,8 @@ TEST(sse_logprobs, "log-probabilities come with the text they belong to")
     buf_init(&out, 1000);
     buf_init(&entries, 1000);
     buf_puts(&entries, "{\"token\":\"x\"}");
-    const struct sse s = {.out = &out, .completion = &completion};
+    const struct sse s = {
+        .out = &out, .completion = &completion, .object = "chat.completion.chunk"};
     sse_text(&s, 1, "x", 1, &entries);
     CHECK(strstr(buf_str(&out), "\"index\":1,\"delta\":{\"content\":\"x\"},\"logprobs\":"
                                 "{\"content\":[{\"token\":\"x\"}],\"refusal\":null}"));
