@@ -28,6 +28,9 @@ static char *find_model(const struct config *c, const char *option, const char *
     return mem_strdup(path);
 }
 
+static const char *const poolings[] = {
+    [POOL_AUTO] = NULL, [POOL_MEAN] = "mean", [POOL_LAST] = "last", [POOL_CLS] = "cls"};
+
 struct engine *engine_setup(const struct config *c, struct err *e)
 {
     bool default_model = !config_given(c, "model");
@@ -53,6 +56,7 @@ struct engine *engine_setup(const struct config *c, struct err *e)
             .chat_template = *c->chat_template ? c->chat_template : NULL,
             .kernel = strcmp(c->kernel, "auto") == 0 ? NULL : c->kernel,
             .no_huge_pages = !c->huge_pages,
+            .pooling = poolings[c->pooling],
             .cache_q8 = c->cache_type == CACHE_TYPE_Q8_0,
             .full_precision = c->precision == PRECISION_F32,
             .ctx_size = (int)c->ctx_size,

@@ -17,6 +17,7 @@
 static const char *const log_formats[] = {"logfmt", "json", NULL};
 static const char *const precisions[] = {"int8", "f32", NULL};
 static const char *const cache_types[] = {"f16", "q8_0", NULL};
+static const char *const poolings[] = {"auto", "mean", "last", "cls", NULL};
 static const char *const log_levels[] = {"debug", "info", "warn", "error", NULL};
 
 #define AT(member) offsetof(struct config, member)
@@ -151,6 +152,18 @@ static const struct schema_option options[] = {
              "about half the memory, slightly less exact",
      .offset = AT(cache_type),
      .commands = BOTH},
+
+    {.name = "pooling",
+     .group = "Computing",
+     .type = SCHEMA_ENUM,
+     .def = "auto",
+     .choices = poolings,
+     .metavar = "NAME",
+     .unit = "",
+     .help = "how the rows of a text become one embedding: auto is what the file says, and last "
+             "where it says nothing",
+     .offset = AT(pooling),
+     .commands = CONFIG_SERVE},
 
     {.name = "huge-pages",
      .group = "Computing",

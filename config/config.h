@@ -16,6 +16,7 @@ enum config_command { CONFIG_SERVE = 1, CONFIG_RUN = 2 };
 
 enum config_precision { PRECISION_INT8, PRECISION_F32 };
 enum config_cache_type { CACHE_TYPE_F16, CACHE_TYPE_Q8_0 };
+enum config_pooling { POOL_AUTO, POOL_MEAN, POOL_LAST, POOL_CLS };
 
 /* One entry of `profiles:` in the file. What `from` and `set` mean is for compress/plan. */
 struct config_profile {
@@ -40,6 +41,7 @@ struct config {
     char *kernel;
     int precision;  /* enum config_precision */
     int cache_type; /* enum config_cache_type */
+    int pooling;    /* enum config_pooling */
     char *profile, *compression;
     bool baselines;
     int log_format; /* enum log_format */

@@ -129,6 +129,9 @@ static int begin_prefill(struct engine *en, struct job *j, struct err *e)
     if (j->purpose == JOB_PREVIEW) {
         return preview_begin(en, j, e);
     }
+    if (j->purpose == JOB_EMBED && embed_begin(en, j, e)) {
+        return -1;
+    }
     j->n_rows_done = j->n_rows_found;
     prefix_give_states(j);
     j->max_new = max_new_tokens(en, j);
@@ -411,6 +414,13 @@ int batch_prompt_went(struct engine *en, struct job *j, int n_rows, double ms, s
     j->kv.n_positions = j->sequence.n_source;
     for (int g = 0; g < j->kv.n_groups; g++) {
         j->prompt_group_rows[g] = j->kv.group[g].n;
+    }
+    if (j->purpose == JOB_EMBED) {
+        if (embed_end(en, j, e)) {
+            return -1;
+        }
+        batch_finish(en, j, NULL);
+        return 0;
     }
     j->first_token_at_ms = clock_ms();
     if (j->first_logits != j->logits) {

@@ -143,6 +143,7 @@ static void fill_info(struct engine *en)
         .mmproj_name = v ? v->name : NULL,
         .kernel = en->compute.kernels->name,
         .precision = en->params.full_precision ? "f32" : "int8",
+        .pooling = embed_pooling_name(en),
         .cache_type = en->params.cache_q8 ? "q8_0" : "f16",
         .blas_core = blas_core_name(),
         .blas_correction = blas_correction(),
@@ -165,7 +166,7 @@ static int copy_params(struct engine *en, const struct engine_params *p, struct 
 {
     en->params = *p;
     const char **fields[] = {&en->params.model_path, &en->params.mmproj_path,
-                             &en->params.chat_template, &en->params.kernel};
+                             &en->params.chat_template, &en->params.kernel, &en->params.pooling};
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
         if (*fields[i]) {
             en->owned_strings[i] = mem_strdup(*fields[i]);
@@ -226,6 +227,9 @@ static int start(struct engine *en, struct err *e)
     n_threads = n_threads ? n_threads : thread_count_default(en->compute.kernels, e);
     en->compute.pool = n_threads > 0 ? pool_new(n_threads, e) : NULL;
     if (!en->compute.pool || open_model(en, e) || open_vision(en, e) || pack_weights(en, e)) {
+        return -1;
+    }
+    if (embed_open(en, e)) {
         return -1;
     }
     fill_info(en);

@@ -54,6 +54,8 @@ struct engine_params {
     size_t image_cache_bytes;  /* rows of pictures kept for the next request; 0 = none */
     size_t prefix_cache_bytes; /* keys and values of prompts kept for the next; 0 = none */
     bool speculation;          /* draft tokens by prompt look-up; same answers, sooner */
+    const char *pooling;       /* of embeddings: "mean", "last", "cls"; NULL = as the file says, and
+                                  "last" where it says nothing */
     double itl_target_ms;      /* time between two tokens of an answer that prompts beside it should
                                   leave; 0 = prompts are not held back */
 };
@@ -70,6 +72,7 @@ struct engine_info {
     const char *mmproj_name;    /* NULL = text only */
     const char *kernel;         /* kernel set in use */
     const char *precision;      /* "int8" or "f32" */
+    const char *pooling;        /* of embeddings */
     const char *cache_type;     /* of keys and values: "f16" or "q8_0" */
     const char *blas_core;
     const char *blas_correction; /* "" = nothing to correct */
@@ -133,14 +136,16 @@ extern const struct generation_params generation_params_default;
 
 enum job_purpose {
     JOB_ANSWER,
-    JOB_PREVIEW /* what the plan makes of the prompt (job_result.preview); no answer: the first
+    JOB_PREVIEW, /* what the plan makes of the prompt (job_result.preview); no answer: the first
                    and last event is END. Neither uses nor feeds the prefix cache */
+    JOB_EMBED    /* the prompt as one vector (job_result.embedding); otherwise the same */
 };
 
 /* What the prompt is made of. */
 enum prompt_form {
     PROMPT_CHAT,  /* chat, through the template */
     PROMPT_TEXT,  /* the text of the chat's one part as it stands, special tokens included */
+    PROMPT_PLAIN, /* the same, and what reads like a special token is text */
     PROMPT_TOKENS /* prompt_ids, and nothing added; chat is not looked at */
 };
 
@@ -305,6 +310,7 @@ struct job_result {
     const struct picture_overlay *overlays; /* [n_overlays] when asked for, until job_free */
     int n_overlays;
     const struct job_preview *preview; /* of JOB_PREVIEW, until job_free */
+    const float *embedding;            /* [n_embd] of length 1; of JOB_EMBED, until job_free */
 };
 /* Complete after JOB_EVENT_END; after an error what was known until then. */
 const struct job_result *job_result(const struct job *j);

@@ -159,6 +159,8 @@ struct job {
     bool wants_prompt_turn;
     bool merges_inside;      /* the decoder: chunk by chunk or all at once, so none may be cut */
     bool whole_chunks;       /* bits depend on where the prompt is cut: only where chunks end */
+    double *pooled;          /* [n_embd] embed.c: the rows so far, */
+    bool pooled_any;         /* if there are any */
     struct preview *preview; /* preview.c; NULL: not one, or not begun */
     struct chooser *chooser; /* choose.c; NULL: nothing acts on the whole prompt */
     int first_block;         /* where the rows of `sequence` enter the decoder */
@@ -199,7 +201,7 @@ struct job {
 struct engine {
     struct engine_params params;
     struct engine_info info;
-    char *owned_strings[6];
+    char *owned_strings[8];
     struct gguf *model_file;
     struct decoder *decoder;
     struct lora *loras[ENGINE_MAX_LORAS];             /* [n_loras] */
@@ -220,6 +222,7 @@ struct engine {
     struct fair prompt_turns;                 /* the same: of jobs before their first token */
     struct pace pace;                         /* the same */
     struct pace first_pass;                   /* the one of engine_open: until there are others */
+    int pooling;                              /* enum pooling of embed.c */
     double tower_ms_per_row;                  /* engine thread only; 0: nothing was encoded yet */
     double cascade_rows_in, cascade_rows_out; /* the same: of cascades that answered */
     struct engine_passes passes;              /* the same; stats have a copy */
@@ -326,9 +329,20 @@ int choose_step(struct engine *en, struct job *j, struct err *e);
  * of one text, and its tokens; *chat and *tokens from the job's arena. */
 int raw_prompt_chat(struct job *j, const struct engine_request *r, struct chat *chat,
                     struct token **tokens, struct err *e);
-/* The one piece of a prompt of one text: nothing in it is the template's. */
-int raw_prompt_piece(struct job *j, const struct chat *chat, struct prompt_piece **piece,
-                     struct err *e);
+/* The one piece of a prompt of one text: nothing in it is the template's. plain: special
+ * tokens are not looked for. */
+int raw_prompt_piece(struct job *j, const struct chat *chat, bool plain,
+                     struct prompt_piece **piece, struct err *e);
+
+/* embed.c. How rows become one vector; from the parameters and the file. */
+int embed_open(struct engine *en, struct err *e);
+const char *embed_pooling_name(const struct engine *en);
+/* Engine thread. When the sequence is assembled. */
+int embed_begin(struct engine *en, struct job *j, struct err *e);
+/* The rows of a pass and what the decoder made of each; states [rows->n, n_embd]. */
+void embed_add(struct engine *en, struct job *j, const struct rows *rows, const float *states);
+/* After the last of them: the vector is the job's result. -1: the rows cancel out. */
+int embed_end(struct engine *en, struct job *j, struct err *e);
 
 /* preview.c. Caller's thread: run->words of the last n tokens of a run, which are those of
  * the piece; piece may be NULL. */

@@ -272,7 +272,7 @@ static int render(struct preparation *p, struct prompt_piece **pieces, int *n_pi
     struct job *j = p->job;
     if (p->request->form != PROMPT_CHAT) {
         *n_pieces = 1;
-        return raw_prompt_piece(j, &p->request->chat, pieces, e);
+        return raw_prompt_piece(j, &p->request->chat, p->request->form == PROMPT_PLAIN, pieces, e);
     }
     return chat_template_render(j->engine->chat_template, &p->request->chat,
                                 p->request->add_generation_prompt, &j->arena, pieces, n_pieces, e);

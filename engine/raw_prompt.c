@@ -61,8 +61,8 @@ int raw_prompt_chat(struct job *j, const struct engine_request *r, struct chat *
     return 0;
 }
 
-int raw_prompt_piece(struct job *j, const struct chat *chat, struct prompt_piece **piece,
-                     struct err *e)
+int raw_prompt_piece(struct job *j, const struct chat *chat, bool plain,
+                     struct prompt_piece **piece, struct err *e)
 {
     const struct chat_part *part = &chat->messages[0].parts[0];
     struct prompt_piece *p = arena_zalloc(&j->arena, 1, sizeof *p);
@@ -76,7 +76,7 @@ int raw_prompt_piece(struct job *j, const struct chat *chat, struct prompt_piece
     *p = (struct prompt_piece){.text = part->text,
                                .len = part->text_len,
                                .special = special,
-                               .n_special = 1,
+                               .n_special = plain ? 0 : 1,
                                .sources = source,
                                .n_sources = 1,
                                .image = -1,

@@ -78,14 +78,22 @@ static int add_prompt(struct engine *en, struct pass *p, struct job *j, int n, s
         return -1;
     }
     bool last = j->n_rows_done + n == j->sequence.n;
-    p->slices[p->n] = (struct decoder_slice){.kv = &j->kv,
-                                             .rows = r,
-                                             .hook = p->hooks[p->n].run ? &p->hooks[p->n] : NULL,
-                                             .lora = &j->lora,
-                                             .is_prompt = true,
-                                             .use_log_mass = j->log_mass,
-                                             .log_mass_from = j->log_mass_from,
-                                             .logits = last ? j->logits : NULL};
+    p->slices[p->n] =
+        (struct decoder_slice){.kv = &j->kv,
+                               .rows = r,
+                               .hook = p->hooks[p->n].run ? &p->hooks[p->n] : NULL,
+                               .lora = &j->lora,
+                               .is_prompt = true,
+                               .use_log_mass = j->log_mass,
+                               .log_mass_from = j->log_mass_from,
+                               .logits = last && j->purpose == JOB_ANSWER ? j->logits : NULL};
+    if (j->purpose == JOB_EMBED) {
+        p->slices[p->n].states =
+            arena_alloc(&en->scratch, (size_t)n, (size_t)en->info.n_embd * sizeof(float));
+        if (!p->slices[p->n].states) {
+            return err_no_memory(e, (size_t)n * (size_t)en->info.n_embd * sizeof(float));
+        }
+    }
     p->n_rows[p->n] = n;
     p->drafts[p->n].n = 0;
     p->jobs[p->n++] = j;
@@ -97,6 +105,9 @@ static int add_prompt(struct engine *en, struct pass *p, struct job *j, int n, s
 static int after_pass(struct engine *en, const struct pass *p, int i, double ms, struct err *e)
 {
     struct job *j = p->jobs[i];
+    if (p->slices[i].states) {
+        embed_add(en, j, p->slices[i].rows, p->slices[i].states);
+    }
     return p->slices[i].is_prompt ? batch_prompt_went(en, j, p->n_rows[i], ms, e)
                                   : batch_answer_went(en, j, &p->drafts[i], p->slices[i].logits, e);
 }

@@ -41,6 +41,11 @@ static int rows_wanted(const struct pass *p, int s)
     return !slice->logits ? 0 : slice->all_logits ? p->segments[s].n : 1;
 }
 
+static int rows_seen(const struct pass *p, int s)
+{
+    return p->slices[s].states ? p->segments[s].n : rows_wanted(p, s);
+}
+
 /* How many rows there are and where prompts begin, once the segments have changed. */
 static void count_rows(struct pass *p)
 {
@@ -81,7 +86,7 @@ static bool hook_wants(const struct decoder_slice *slice, int il)
 /* In the last block: rows that a hook still wants to see must all go on. */
 static int rows_beyond_attention(const struct pass *p, int s)
 {
-    return hook_wants(&p->slices[s], p->d->hp.n_layer - 1) ? p->segments[s].n : rows_wanted(p, s);
+    return hook_wants(&p->slices[s], p->d->hp.n_layer - 1) ? p->segments[s].n : rows_seen(p, s);
 }
 
 void pass_keep_needed(struct pass *p)
@@ -188,14 +193,42 @@ static float *logits_memory(struct pass *p)
                : arena_alloc(p->scratch, (size_t)p->n, (size_t)p->d->hp.n_vocab * sizeof(float));
 }
 
+/* To those who want the states themselves; the rows are normed. */
+static int hand_out_states(struct pass *p, struct err *e)
+{
+    int n_embd = p->d->hp.n_embd;
+    for (int s = 0; s < p->n_slices; s++) {
+        const struct segment *segment = &p->segments[s];
+        size_t total = (size_t)segment->n * (size_t)n_embd;
+        if (!p->slices[s].states) {
+            continue;
+        }
+        const float *from = row_at(p->y, segment->first, n_embd);
+        if (!all_finite(from, total)) {
+            return err_set(e, ERR_NUMERICAL,
+                           "the states are not finite: damaged weights, or "
+                           "activations too large for a half-precision KV cache");
+        }
+        memcpy(p->slices[s].states, from, total * sizeof *from);
+    }
+    return 0;
+}
+
 static int run_output(struct pass *p, struct err *e)
 {
     int n_vocab = p->d->hp.n_vocab;
-    keep_tails(p, rows_wanted);
+    keep_tails(p, rows_seen);
     if (p->n == 0) {
         return 0;
     }
     pass_norm(p, p->d->output_norm, 0, p->n);
+    if (hand_out_states(p, e)) {
+        return -1;
+    }
+    keep_tails(p, rows_wanted); /* with their norms */
+    if (p->n == 0) {
+        return 0;
+    }
     float *logits = logits_memory(p);
     if (!logits) {
         return err_no_memory(e, (size_t)p->n * (size_t)n_vocab * sizeof *logits);

@@ -64,6 +64,8 @@ struct decoder_slice {
     int log_mass_from;             /* in this block and those behind it */
     bool all_logits;               /* logits of every row that is left; else of the last row only */
     float *logits;                 /* out: [1 or rows left, n_vocab], or NULL = none wanted */
+    float *states;                 /* out: [rows left, n_embd] what the logits of a row are made of,
+                                      behind the last norm; NULL = not wanted */
 };
 
 /* One pass: all slices' rows go through the linear layers together, attention runs

@@ -92,7 +92,7 @@ static int read_body(struct generation *g, struct err *e)
     struct exchange *ex = g->ex;
     struct chat_request_limits limits = task_limits(ex, g->engine);
     struct chat_request r;
-    limits.completion = true;
+    limits.what = REQUEST_COMPLETION;
     int rc = chat_request_parse(&r, ex->body.data, ex->body.len, &limits, e);
     http_drop_body(ex);
     if (rc == 0) {

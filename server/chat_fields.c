@@ -69,8 +69,9 @@ static const struct json_field completion_table[] = {
     FIELD(echo, BOOL, 0, 0),
 };
 
-static void load_defaults(struct fields *f, const struct generation_params *g)
+static void load_defaults(struct fields *f, const struct chat_reader *c)
 {
+    const struct generation_params *g = &c->r->engine.gen;
     *f = (struct fields){
         .max_tokens = g->max_tokens,
         .max_completion_tokens = 0,
@@ -88,7 +89,7 @@ static void load_defaults(struct fields *f, const struct generation_params *g)
         .n_logprobs = -1,
         .max_draft = g->max_draft,
         .cache_prompt = true,
-        .add_generation_prompt = true,
+        .add_generation_prompt = c->limits->what != REQUEST_EMBEDDING,
     };
 }
 
@@ -148,7 +149,7 @@ static int store(struct chat_reader *c, const struct fields *f, struct err *e)
     r->return_progress = f->return_progress;
     r->engine.cache_prompt = f->cache_prompt;
     r->engine.add_generation_prompt = f->add_generation_prompt;
-    return c->limits->completion ? store_completion(c, f, e) : 0;
+    return c->limits->what == REQUEST_COMPLETION ? store_completion(c, f, e) : 0;
 }
 
 /* -- what would change the answer and is not there yet ------------------------------- */
@@ -399,10 +400,10 @@ static int read_model(struct chat_request *r, const cJSON *root, struct err *e)
 int chat_read_fields(struct chat_reader *c, const cJSON *root, struct err *e)
 {
     struct fields f;
-    bool completion = c->limits->completion;
+    bool completion = c->limits->what == REQUEST_COMPLETION;
     const struct json_field *own = completion ? completion_table : chat_table;
     size_t n_own = completion ? N_FIELDS(completion_table) : N_FIELDS(chat_table);
-    load_defaults(&f, &c->r->engine.gen);
+    load_defaults(&f, c);
     if (read_model(c->r, root, e) || check_supported(root, e) ||
         json_read_fields(root, c->info, table, N_FIELDS(table), &f, e) ||
         json_read_fields(root, c->info, own, n_own, &f, e) || store(c, &f, e) ||

@@ -11,8 +11,12 @@ static int read_all(struct chat_reader *c, struct err *e)
         chat_read_grammar(c, root, e)) {
         return -1;
     }
-    if (c->limits->completion) {
-        return chat_read_prompts(c, root, e);
+    enum request_kind what = c->limits->what;
+    if (what == REQUEST_COMPLETION) {
+        return chat_read_prompts(c, root, "prompt", e);
+    }
+    if (what == REQUEST_EMBEDDING && !json_member(root, "messages")) {
+        return chat_read_prompts(c, root, "input", e);
     }
     return chat_read_messages(c, root, e) || chat_read_tools(c, root, e) ? -1 : 0;
 }

@@ -19,6 +19,12 @@
 
 struct cJSON;
 
+enum request_kind {
+    REQUEST_CHAT,
+    REQUEST_COMPLETION, /* `prompt`, not `messages` */
+    REQUEST_EMBEDDING   /* `input`, or `messages` */
+};
+
 /* What the model can do, and what the operator chose. */
 struct chat_request_limits {
     int n_vocab;
@@ -30,7 +36,7 @@ struct chat_request_limits {
     const struct chat_tool_format *tools; /* of the model's template; NULL = it takes none */
     const char *default_system;           /* the same */
     bool no_stream;                       /* the route has none: `stream` has no effect */
-    bool completion;                      /* /v1/completions: `prompt`, not `messages` */
+    enum request_kind what;
 };
 
 /* One of /v1/completions: a text, or tokens when `ids` is set. */

@@ -1,4 +1,5 @@
-/* `prompt` of /v1/completions: a string, strings, token ids, or lists of them. */
+/* `prompt` of /v1/completions, `input` of /v1/embeddings: a string, strings, token ids, or lists of
+ * them. */
 #include "server/chat_request_impl.h"
 
 #include "server/json_fields.h"
@@ -44,30 +45,33 @@ static int read_one(struct chat_reader *c, const cJSON *v, const char *param,
     return read_ids(c, v, param, out, e);
 }
 
-static int check_count(int n, int n_choices, struct err *e)
+static int check_count(const struct chat_reader *c, int n, const char *key, struct err *e)
 {
-    if (n > LIMIT_PROMPTS || n * n_choices > LIMIT_CHOICES) {
+    bool embeds = c->limits->what == REQUEST_EMBEDDING;
+    int most = embeds ? LIMIT_EMBEDDINGS : LIMIT_PROMPTS;
+    int n_choices = embeds ? 0 : c->r->engine.gen.n_choices;
+    if (n > most || n * n_choices > LIMIT_CHOICES) {
         err_reason(e, ERR_TOO_LARGE, "too_many_prompts",
-                   "'prompt' takes at most %d prompts, and %d answers in all", LIMIT_PROMPTS,
+                   "'%s' takes at most %d entries, and completions %d answers in all", key, most,
                    LIMIT_CHOICES);
-        return err_param(e, "prompt");
+        return err_param(e, "%s", key);
     }
     return 0;
 }
 
-int chat_read_prompts(struct chat_reader *c, const cJSON *root, struct err *e)
+int chat_read_prompts(struct chat_reader *c, const cJSON *root, const char *key, struct err *e)
 {
-    const cJSON *v = json_member(root, "prompt");
+    const cJSON *v = json_member(root, key);
     if (!v) {
-        err_reason(e, ERR_INVALID, "missing_required_parameter", "'prompt' is missing");
-        return err_param(e, "prompt");
+        err_reason(e, ERR_INVALID, "missing_required_parameter", "'%s' is missing", key);
+        return err_param(e, "%s", key);
     }
     bool many = cJSON_IsArray(v) && v->child && !cJSON_IsNumber(v->child);
     int n = many ? cJSON_GetArraySize(v) : 1;
     if (!cJSON_IsString(v) && !(cJSON_IsArray(v) && v->child)) {
-        return json_wrong_type(v, "prompt", FORMS, e);
+        return json_wrong_type(v, key, FORMS, e);
     }
-    if (check_count(n, c->r->engine.gen.n_choices, e)) {
+    if (check_count(c, n, key, e)) {
         return -1;
     }
     struct completion_prompt *prompts = arena_alloc(&c->r->arena, (size_t)n, sizeof *prompts);
@@ -76,9 +80,11 @@ int chat_read_prompts(struct chat_reader *c, const cJSON *root, struct err *e)
     }
     c->r->prompts = prompts;
     for (const cJSON *p = many ? v->child : v; c->r->n_prompts < n; p = p->next) {
-        char at[32] = "prompt";
+        char at[32];
         if (many) {
-            snprintf(at, sizeof at, "prompt[%d]", c->r->n_prompts);
+            snprintf(at, sizeof at, "%s[%d]", key, c->r->n_prompts);
+        } else {
+            snprintf(at, sizeof at, "%s", key);
         }
         if (read_one(c, p, at, &prompts[c->r->n_prompts++], e)) {
             return -1;

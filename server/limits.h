@@ -54,6 +54,7 @@
 #define LIMIT_PREVIEW_PLANS 16        /* in one /v1/compress: each encodes the pictures once */
 #define LIMIT_LORA_BYTES    65536     /* of the list for /lora-adapters: the event loop reads it */
 #define LIMIT_PROMPTS       64        /* of one request: each is a job */
+#define LIMIT_EMBEDDINGS    2048      /* texts of one request, as OpenAI */
 #define LIMIT_CHOICES       128       /* as OpenAI */
 #define LIMIT_DETOKENIZE    (1 << 17) /* a context of 128 Ki */
 #define LIMIT_TOP_LOGPROBS  20        /* as OpenAI */

@@ -300,11 +300,13 @@ void metrics_add_result(struct metrics *m, const struct job_result *r)
     metrics_add(m, METRIC_GENERATION_TOKENS, "", r->completion_tokens);
     metrics_add(m, METRIC_DRAFT_TOKENS, "", r->draft_tokens);
     metrics_add(m, METRIC_DRAFT_TOKENS_ACCEPTED, "", r->draft_tokens_accepted);
-    metrics_observe(m, METRIC_TIME_TO_FIRST_TOKEN, "", r->first_token_ms * 1e-3);
+    if (r->completion_tokens > 0) { /* an embedding has none */
+        metrics_observe(m, METRIC_TIME_TO_FIRST_TOKEN, "", r->first_token_ms * 1e-3);
+        metrics_observe(m, METRIC_DECODE_TIME, "", r->predicted_ms * 1e-3);
+    }
     metrics_observe(m, METRIC_E2E_LATENCY, "", r->total_ms * 1e-3);
     metrics_observe(m, METRIC_QUEUE_TIME, "", r->queue_ms * 1e-3);
     metrics_observe(m, METRIC_PREFILL_TIME, "", r->prompt_ms * 1e-3);
-    metrics_observe(m, METRIC_DECODE_TIME, "", r->predicted_ms * 1e-3);
     metrics_observe(m, METRIC_REQUEST_PEAK_BYTES, "", (double)r->peak_bytes);
     if (r->completion_tokens > 1) {
         metrics_observe(m, METRIC_INTER_TOKEN_LATENCY, "",

@@ -27,6 +27,8 @@ const struct route routes[] = {
     GENERATION("/v1/completions", "completions", completion_form),
     TASK("/v1/compress", "compress", task_admit, compress_task),
     GET("/v1/compression/methods", false, AUTH_KEY, "methods", methods_handle),
+    TASK("/v1/embeddings", "embeddings", task_admit, embeddings_task),
+    TASK("/embeddings", "embeddings", task_admit, embeddings_task),
     TASK("/v1/chat/completions/input_tokens", "input_tokens", task_ready, input_tokens_task),
     TASK("/chat/completions/input_tokens", "input_tokens", task_ready, input_tokens_task),
     TASK("/tokenize", "tokenize", task_ready, tokenize_task),
