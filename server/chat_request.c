@@ -4,6 +4,9 @@
 #include "server/json_fields.h"
 #include "server/limits.h"
 
+#include <stdio.h>
+#include <string.h>
+
 static int read_all(struct chat_reader *c, struct err *e)
 {
     const cJSON *root = c->r->root;
@@ -21,6 +24,19 @@ static int read_all(struct chat_reader *c, struct err *e)
     return chat_read_messages(c, root, e) || chat_read_tools(c, root, e) ? -1 : 0;
 }
 
+static int read_response(struct chat_reader *c, struct err *e)
+{
+    int n_before = 0;
+    if (responses_to_chat(c->r->root, &n_before, e)) {
+        return -1;
+    }
+    if (read_all(c, e)) {
+        responses_name_error(n_before, e);
+        return -1;
+    }
+    return 0;
+}
+
 int chat_request_parse(struct chat_request *r, const char *body, size_t n,
                        const struct chat_request_limits *limits, struct err *e)
 {
@@ -36,8 +52,13 @@ int chat_request_parse(struct chat_request *r, const char *body, size_t n,
     if (!r->root) {
         return -1;
     }
+    for (int i = 0; limits->what == REQUEST_RESPONSE && i < info.n_fractional; i++) {
+        if (strcmp(info.fractional[i], "max_output_tokens") == 0) { /* as it will be called */
+            snprintf(info.fractional[i], sizeof info.fractional[i], "max_completion_tokens");
+        }
+    }
     struct chat_reader c = {.r = r, .limits = limits, .info = &info};
-    return read_all(&c, e);
+    return limits->what == REQUEST_RESPONSE ? read_response(&c, e) : read_all(&c, e);
 }
 
 void chat_request_free(struct chat_request *r)

@@ -22,7 +22,8 @@ struct cJSON;
 enum request_kind {
     REQUEST_CHAT,
     REQUEST_COMPLETION, /* `prompt`, not `messages` */
-    REQUEST_EMBEDDING   /* `input`, or `messages` */
+    REQUEST_EMBEDDING,  /* `input`, or `messages` */
+    REQUEST_RESPONSE    /* `input` and `instructions`, which become messages */
 };
 
 /* What the model can do, and what the operator chose. */

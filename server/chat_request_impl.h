@@ -20,6 +20,10 @@ int chat_read_fields(struct chat_reader *c, const cJSON *root, struct err *e);
 int chat_read_messages(struct chat_reader *c, const cJSON *root, struct err *e);
 /* completion_prompts.c: what goes on, instead of messages. */
 int chat_read_prompts(struct chat_reader *c, const cJSON *root, const char *key, struct err *e);
+/* responses_request.c: the body becomes that of a chat, in which n_before messages stand
+ * before those of `input`; and an error about it names the fields that came. */
+int responses_to_chat(cJSON *root, int *n_before, struct err *e);
+void responses_name_error(int n_before, struct err *e);
 /* chat_images.c: an image_url part, `param` is its path ("messages[0].content[1]"). */
 int chat_read_image(struct chat_reader *c, const cJSON *part, const char *param,
                     struct chat_part *out, struct err *e);

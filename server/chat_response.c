@@ -227,7 +227,7 @@ void render_skipped(struct json_writer *w, const struct report *r)
     json_end_array(w);
 }
 
-static void render_compression(struct json_writer *w, const struct job_result *result)
+void render_compression(struct json_writer *w, const struct job_result *result)
 {
     const struct report *r = &result->report;
     json_key(w, "compression");

@@ -48,6 +48,8 @@ void render_memory(struct json_writer *w, const struct job_result *r);
 /* Of usage.compression: one of "image", "text", "lm", and the list "skipped", with keys. */
 void render_modality(struct json_writer *w, const struct report *r, enum modality m);
 void render_skipped(struct json_writer *w, const struct report *r);
+/* Of usage: "compression" and its object. */
+void render_compression(struct json_writer *w, const struct job_result *r);
 /* All three. */
 void render_bill(struct json_writer *w, const struct job_result *r);
 /* The beginning of a body: the object is open, id to model are written. */

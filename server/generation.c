@@ -163,7 +163,7 @@ static void on_event(struct generation *g, int k, const struct job_event *ev)
         atomic_store(&g->ex->expire_ns, 0);
         break;
     case JOB_EVENT_PROGRESS:
-        if (g->stream && g->return_progress) {
+        if (g->stream && g->return_progress && g->form->progress) {
             open_stream(g);
             g->form->progress(g, ev, (double)(clock_ns() - g->submitted_ns) * 1e-6);
         }
@@ -312,7 +312,7 @@ static struct generation *generation_new(struct exchange *ex, struct engine *en)
     g->completion.created = (int64_t)time(NULL);
     g->completion.model = engine_info(en)->model_file;
     http_random_id(g->form->id_prefix, g->completion.id, sizeof g->completion.id);
-    buf_init(&g->out, LIMIT_STREAM_BYTES);
+    buf_init(&g->out, g->form->stream_bytes ? g->form->stream_bytes : LIMIT_STREAM_BYTES);
     g->sse.out = &g->out;
     g->sse.completion = &g->completion;
     g->sse.object = g->form->chunk;

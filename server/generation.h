@@ -43,6 +43,8 @@ struct generation {
 
 struct generation_form {
     const char *id_prefix, *chunk; /* of ids, and the object that a chunk is */
+    size_t stream_bytes;           /* most that may be rendered and unsent; 0 = LIMIT_STREAM_BYTES:
+                                      more where one event holds all that came before */
     /* Worker: the body into choices and jobs, with the functions below. The body goes then. */
     int (*read)(struct generation *g, struct err *e);
     /* Event loop. A stream's beginning, before anything else of it. */
@@ -53,7 +55,8 @@ struct generation_form {
     void (*done)(struct generation *g, int choice);
     /* Of a stream: a choice has ended; `last`: all have, the bill is there, so ends the stream. */
     void (*finish)(struct generation *g, int choice, bool last);
-    /* Of a stream, with g->error set; and how far the prompt is, where that was asked for. */
+    /* Of a stream, with g->error set; and how far the prompt is, where that was asked for (NULL:
+     * the form has no place for it). */
     void (*fail)(struct generation *g);
     void (*progress)(struct generation *g, const struct job_event *ev, double elapsed_ms);
     /* The body of an answer in one piece. */
@@ -76,5 +79,6 @@ void generation_prepare(struct exchange *ex);
 void generation_end(struct exchange *ex);
 extern const struct generation_form chat_form;       /* api_chat.c */
 extern const struct generation_form completion_form; /* api_completions.c */
+extern const struct generation_form response_form;   /* api_responses.c */
 
 #endif

@@ -25,6 +25,8 @@ const struct route routes[] = {
     GENERATION("/v1/chat/completions", "chat", chat_form),
     GENERATION("/chat/completions", "chat", chat_form),
     GENERATION("/v1/completions", "completions", completion_form),
+    GENERATION("/v1/responses", "responses", response_form),
+    GENERATION("/responses", "responses", response_form),
     TASK("/v1/compress", "compress", task_admit, compress_task),
     GET("/v1/compression/methods", false, AUTH_KEY, "methods", methods_handle),
     TASK("/v1/embeddings", "embeddings", task_admit, embeddings_task),
