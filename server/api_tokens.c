@@ -4,7 +4,8 @@
  *                      differ in whether BOS is added when nothing is said
  *   POST /detokenize   {"tokens"}; the text comes as llama-server's `content` and vLLM's `prompt`
  *   POST /apply-template              a chat as its template writes it
- *   POST /v1/chat/completions/input_tokens   what a chat would cost, pictures included */
+ *   POST /v1/chat/completions/input_tokens   what a chat would cost, pictures included;
+ *        /v1/responses/input_tokens          the same of a response */
 #include "server/task.h"
 
 #include "base/alloc.h"
@@ -98,10 +99,12 @@ static int missing(const char *param, const char *what, struct err *e)
 /* -- a chat, prepared and not run ------------------------------------------------------------ */
 
 /* The job of the task's body, which is a chat; *r is freed by the caller either way. */
-static struct job *prepare_chat(struct task *t, struct chat_request *r, struct err *e)
+static struct job *prepare_chat(struct task *t, enum request_kind what, struct chat_request *r,
+                                struct err *e)
 {
     struct chat_request_limits limits = task_limits(t->ex, t->engine);
     limits.no_stream = true;
+    limits.what = what;
     if (chat_request_parse(r, t->ex->body.data, t->ex->body.len, &limits, e) ||
         model_check(engine_info(t->engine), r->model, e)) {
         return NULL;
@@ -110,12 +113,12 @@ static struct job *prepare_chat(struct task *t, struct chat_request *r, struct e
     return job_prepare(t->engine, &r->engine, e);
 }
 
-static int begin_input_tokens(struct task *t, struct err *e)
+static int count_tokens(struct task *t, enum request_kind what, struct err *e)
 {
     struct buf *out = answer_new(t, e);
     struct chat_request r = {0};
     struct json_writer w;
-    struct job *j = out ? prepare_chat(t, &r, e) : NULL;
+    struct job *j = out ? prepare_chat(t, what, &r, e) : NULL;
     if (j) {
         int text;
         int image;
@@ -136,6 +139,16 @@ static int begin_input_tokens(struct task *t, struct err *e)
     }
     chat_request_free(&r);
     return answer_check(t, j ? 0 : -1, e);
+}
+
+static int begin_input_tokens(struct task *t, struct err *e)
+{
+    return count_tokens(t, REQUEST_CHAT, e);
+}
+
+static int begin_response_tokens(struct task *t, struct err *e)
+{
+    return count_tokens(t, REQUEST_RESPONSE, e);
 }
 
 static int begin_template(struct task *t, struct err *e)
@@ -164,6 +177,8 @@ static int begin_template(struct task *t, struct err *e)
     return answer_check(t, rc, e);
 }
 
+const struct task_kind response_tokens_task = {
+    .begin = begin_response_tokens, .render = render, .free = release};
 const struct task_kind input_tokens_task = {
     .begin = begin_input_tokens, .render = render, .free = release};
 const struct task_kind template_task = {.begin = begin_template, .render = render, .free = release};
@@ -273,7 +288,7 @@ static int tokenize_chat(struct task *t, struct body *b, const struct options *o
     struct chat_request r = {0};
     int32_t *ids = NULL;
     int n = 0;
-    struct job *j = prepare_chat(t, &r, e);
+    struct job *j = prepare_chat(t, REQUEST_CHAT, &r, e);
     int rc = j ? job_prompt_tokens(j, &b->arena, &ids, &n, e) : -1;
     if (rc == 0) {
         render_tokenized(t->state, t->engine, o, ids, n, job_prompt_rows(j, NULL, NULL));

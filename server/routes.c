@@ -33,6 +33,8 @@ const struct route routes[] = {
     TASK("/embeddings", "embeddings", task_admit, embeddings_task),
     TASK("/v1/chat/completions/input_tokens", "input_tokens", task_ready, input_tokens_task),
     TASK("/chat/completions/input_tokens", "input_tokens", task_ready, input_tokens_task),
+    TASK("/v1/responses/input_tokens", "input_tokens", task_ready, response_tokens_task),
+    TASK("/responses/input_tokens", "input_tokens", task_ready, response_tokens_task),
     TASK("/tokenize", "tokenize", task_ready, tokenize_task),
     TASK("/detokenize", "detokenize", task_ready, detokenize_task),
     TASK("/apply-template", "apply_template", task_ready, template_task),

@@ -46,6 +46,7 @@ void task_prepare(struct exchange *ex);
 void task_end(struct exchange *ex);
 extern const struct task_kind compress_task;                    /* api_compress.c */
 extern const struct task_kind tokenize_task, detokenize_task;   /* api_tokens.c */
+extern const struct task_kind response_tokens_task;             /* api_tokens.c */
 extern const struct task_kind embeddings_task;                  /* api_embeddings.c */
 extern const struct task_kind template_task, input_tokens_task; /* api_tokens.c */
 

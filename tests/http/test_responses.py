@@ -126,6 +126,14 @@ class Suite:
             final = stream.get_final_response()
         check(final.output_text == self.respond(QUESTION).output_text, final.output_text)
 
+    def counted(self) -> None:
+        body = {"input": QUESTION, "instructions": SYSTEM, "model": "default"}
+        answer = self.server.request("POST", "/v1/responses/input_tokens", body)
+        got = answer.json
+        check(got["object"] == "response.input_tokens", answer.text)
+        used = self.respond(QUESTION, instructions=SYSTEM).usage.input_tokens
+        check(got["input_tokens"] == used, f"{got['input_tokens']}, not {used}")
+
     def refused(self) -> None:
         def bad(code: str | None, param: str | None, **fields: Any) -> None:
             body = {"input": "hi", **fields}
@@ -171,6 +179,7 @@ def main() -> None:
         cases.run("pictures", suite.pictures)
         cases.run("events in order", suite.streamed)
         cases.run("the client's own stream helper", suite.with_helper)
+        cases.run("counted before it runs", suite.counted)
         cases.run("bad bodies are refused by name", suite.refused)
         cases.end(server)
 

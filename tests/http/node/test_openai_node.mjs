@@ -129,6 +129,37 @@ const cases = {
     });
     await assert.rejects(ask({ model: "none" }), OpenAI.NotFoundError);
   },
+  async completions() {
+    const more = { model: "default", prompt: ["Two plus two is", "Once upon"], max_tokens: 6, temperature: 0 };
+    const whole = await api.completions.create(more);
+    const texts = ["", ""];
+    for await (const chunk of await api.completions.create({ ...more, stream: true })) {
+      for (const choice of chunk.choices) texts[choice.index] += choice.text;
+    }
+    assert.deepEqual(texts, whole.choices.map((c) => c.text));
+  },
+  async embeddings() {
+    // without encoding_format the client asks for base64 and unpacks it
+    const input = ["a rain jacket", "a poem"];
+    const packed = await api.embeddings.create({ model: "default", input });
+    const plain = await api.embeddings.create({ model: "default", input, encoding_format: "float" });
+    packed.data.forEach((d, i) => {
+      assert.equal(d.embedding.length, plain.data[i].embedding.length);
+      d.embedding.forEach((x, k) => assert.ok(Math.abs(x - plain.data[i].embedding[k]) < 1e-8));
+    });
+  },
+  async responses() {
+    const more = { model: "default", input: messages[0].content, max_output_tokens: 8, temperature: 0 };
+    const whole = await api.responses.create(more);
+    assert.equal(whole.output_text, (await ask({})).choices[0].message.content);
+    const stream = api.responses.stream(more);
+    const kinds = new Set();
+    for await (const event of stream) kinds.add(event.type);
+    assert.ok(kinds.has("response.output_text.delta"));
+    const final = await stream.finalResponse();
+    assert.equal(final.output[0].content[0].text, whole.output_text);
+    assert.equal(final.usage.total_tokens, whole.usage.total_tokens);
+  },
   async models() {
     const list = await api.models.list();
     assert.equal(list.data.length, 1);
