@@ -215,6 +215,10 @@ static int convert_format(cJSON *root, struct err *e)
 static int refuse_state(const cJSON *root, struct err *e)
 {
     const cJSON *background = json_member(root, "background");
+    const cJSON *tools = json_member(root, "tools");
+    if (tools && !(cJSON_IsArray(tools) && !tools->child)) {
+        return refuse("tools", "responses call no functions; leave it out", e);
+    }
     if (json_member(root, "previous_response_id")) {
         return refuse("previous_response_id",
                       "nothing is kept between requests; send the whole conversation as input", e);

@@ -145,6 +145,8 @@ class Suite:
         bad("unsupported_parameter", "previous_response_id", previous_response_id="resp_1")
         bad("unsupported_parameter", "conversation", conversation="conv_1")
         bad("unsupported_parameter", "background", background=True)
+        tool = {"type": "function", "name": "f", "parameters": {"type": "object"}}
+        bad("unsupported_parameter", "tools", tools=[tool])
         bad("invalid_type", "instructions", instructions=3)
         bad("invalid_type", "max_output_tokens", max_output_tokens=1.5)
         bad("out_of_range", "max_output_tokens", max_output_tokens=0)
