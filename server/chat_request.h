@@ -53,7 +53,7 @@ struct chat_request {
     const char *model;            /* NULL = not given */
     bool stream, include_usage, return_progress;
     bool seed_given;
-    const struct chat_tool_format *tools; /* calls are to be read in the answer; NULL = none */
+    const struct chat_tool_format *tools;    /* calls are to be read in the answer; NULL = none */
     bool echo;                               /* completion: the prompt goes before the answer */
     const struct completion_prompt *prompts; /* [n_prompts] */
     int n_prompts;

@@ -383,11 +383,11 @@ static void count(struct exchange *ex)
     static const char *const phases[] = {"phase=\"prepare\"", "phase=\"queue\"",
                                          "phase=\"prefill\"", "phase=\"decode\""};
     struct generation *g = ex->generation;
-    static const char *const reasons[] = {
-        [JOB_FINISH_NONE] = "finished_reason=\"stop\"",
-        [JOB_FINISH_STOP] = "finished_reason=\"stop\"",
-        [JOB_FINISH_LENGTH] = "finished_reason=\"length\"",
-        [JOB_FINISH_TOOL_CALLS] = "finished_reason=\"tool_calls\""};
+    static const char *const reasons[] = {[JOB_FINISH_NONE] = "finished_reason=\"stop\"",
+                                          [JOB_FINISH_STOP] = "finished_reason=\"stop\"",
+                                          [JOB_FINISH_LENGTH] = "finished_reason=\"length\"",
+                                          [JOB_FINISH_TOOL_CALLS] =
+                                              "finished_reason=\"tool_calls\""};
     struct metrics *m = ex->server->metrics;
     if (!g->ended) {
         if (atomic_load(&ex->gone)) {
