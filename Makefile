@@ -150,7 +150,7 @@ bench: $(B)/benchmark $(B)/peak $(B)/tamp ## measure prefill, decode, pictures; 
 	@bench/compare/run.py --if-present --build $(B) $(or $(COMPARE),--quick)
 
 .PHONY: adapter
-adapter: build/venv-train/done ## train models/adapter.npz again: about two hours (DATA=folder with labels.json)
+adapter: build/venv-train/done ## train models/adapter.npz and the LoRA again: under two hours (DATA=folder with labels.json)
 	@build/venv-train/bin/python tools/train_adapter.py --data $(or $(DATA),../shared/data/products) \
 	  --threads 1 --workers $(jobs) $(ARGS)
 

@@ -59,7 +59,8 @@ static const struct schema_option options[] = {
      .def = "",
      .metavar = "FILE",
      .unit = "",
-     .help = "GGUF LoRA adapter, trained with the projector, that requests with pictures use",
+     .help = "GGUF LoRA adapter, trained with the projector, that requests with pictures use; the "
+             "default model has its own",
      .offset = AT(mmproj_lora),
      .commands = BOTH},
     {.name = "lora",
@@ -520,15 +521,22 @@ static int check_exposure(const struct config *c, struct err *e)
                       c->host);
 }
 
-/* The default model brings its own projector; a model of the user's does not. */
+/* The default model brings its own projector, and that its adapter; models of the user's do
+ * not. */
 static int default_mmproj(struct config *c, struct err *e)
 {
     if (config_given(c, "model") || config_given(c, "mmproj")) {
         return 0;
     }
     struct schema_values v = values(c);
-    return schema_set(&v, schema_find(&schema, "mmproj", 6), CONFIG_DEFAULT_MMPROJ, SCHEMA_DEFAULT,
-                      "mmproj", e);
+    if (schema_set(&v, schema_find(&schema, "mmproj", 6), CONFIG_DEFAULT_MMPROJ, SCHEMA_DEFAULT,
+                   "mmproj", e)) {
+        return -1;
+    }
+    return config_given(c, "mmproj-lora")
+               ? 0
+               : schema_set(&v, schema_find(&schema, "mmproj-lora", 11),
+                            CONFIG_DEFAULT_MMPROJ_LORA, SCHEMA_DEFAULT, "mmproj-lora", e);
 }
 
 static int load(struct config *c, enum config_command command, struct schema_values *extra,

@@ -52,7 +52,7 @@ static int load_file(struct config *c, const char *text)
     return rc;
 }
 
-TEST(config_defaults, "nothing given: loopback, the default model with its projector")
+TEST(config_defaults, "nothing given: loopback, the default model with its projector and its adapter")
 {
     struct config c;
     CHECK_OK(load(&c, CONFIG_SERVE, ""), e);
@@ -61,19 +61,26 @@ TEST(config_defaults, "nothing given: loopback, the default model with its proje
     CHECK_STR(c.profile, "balanced");
     CHECK_STR(c.model, CONFIG_DEFAULT_MODEL);
     CHECK_STR(c.mmproj, CONFIG_DEFAULT_MMPROJ);
+    CHECK_STR(c.mmproj_lora, CONFIG_DEFAULT_MMPROJ_LORA);
     CHECK_INT(c.log_level, ==, LOG_INFO);
     CHECK(!config_given(&c, "port"));
     config_clear(&c);
 }
 
-TEST(config_own_model_is_text_only, "--model without --mmproj does not take the default projector")
+TEST(config_own_model_is_text_only, "--model without --mmproj does not take the default projector and its adapter")
 {
     struct config c;
     CHECK_OK(load(&c, CONFIG_SERVE, "--model other.gguf"), e);
     CHECK_STR(c.mmproj, "");
+    CHECK_STR(c.mmproj_lora, "");
     config_clear(&c);
     CHECK_OK(load(&c, CONFIG_SERVE, "--mmproj="), e);
     CHECK_STR(c.mmproj, "");
+    CHECK_STR(c.mmproj_lora, "");
+    config_clear(&c);
+    CHECK_OK(load(&c, CONFIG_SERVE, "--mmproj-lora="), e);
+    CHECK_STR(c.mmproj, CONFIG_DEFAULT_MMPROJ);
+    CHECK_STR(c.mmproj_lora, "");
     config_clear(&c);
 }
 

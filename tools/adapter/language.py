@@ -24,6 +24,27 @@ class Layer(NamedTuple):
     down: torch.Tensor
 
 
+class Norms(NamedTuple):
+    """Weights of a layer's norms, which its matrices here already have in them."""
+
+    attn: torch.Tensor
+    ffn: torch.Tensor
+
+
+class LoraPair(NamedTuple):
+    """y = W x + b (a x)"""
+
+    a: torch.Tensor
+    b: torch.Tensor
+
+
+class LayerLora(NamedTuple):
+    qkv: LoraPair
+    out: LoraPair
+    gate_up: LoraPair
+    down: LoraPair
+
+
 Cache = list[tuple[torch.Tensor, torch.Tensor]]  # keys, values of each layer [1, kv_heads, n, 64]
 
 
@@ -31,6 +52,14 @@ def halves_first(weight: torch.Tensor, heads: int) -> torch.Tensor:
     """Rows (x0 y0 x1 y1 …) of each head -> (x0 x1 … y0 y1 …)."""
     rows, width = weight.shape
     return weight.view(heads, rows // heads // 2, 2, width).transpose(1, 2).reshape(rows, width)
+
+
+def product(x: torch.Tensor, weight: torch.Tensor, lora: LoraPair | None) -> torch.Tensor:
+    """Linear layer, with its low-rank addition if there is one."""
+    if lora is None:
+        return F.linear(x, weight)
+    flat = x.reshape(-1, x.shape[-1])
+    return torch.addmm(flat @ weight.T, flat @ lora.a.T, lora.b.T).view(*x.shape[:-1], -1)
 
 
 def unit(x: torch.Tensor, eps: float) -> torch.Tensor:
@@ -91,19 +120,24 @@ class LanguageModel:
         self.frequency = base ** (-torch.arange(0, self.dim, 2).float() / self.dim)
         self.embedding = t["token_embd.weight"].to(dtype)
         self.output = (t["token_embd.weight"] * t["output_norm.weight"]).to(dtype)
-        self.layers = [self._layer(t, i) for i in range(int(keys["llama.block_count"]))]
+        n_layer = int(keys["llama.block_count"])
+        self.layers = [self._layer(t, i) for i in range(n_layer)]
+        self.norms = [Norms(*(t[f"blk.{i}.{k}_norm.weight"] for k in ("attn", "ffn"))) for i in range(n_layer)]
         self.loops = loops
         self.tokenizer = make_tokenizer(keys)
 
     def _layer(self, t: dict[str, torch.Tensor], i: int) -> Layer:
         w = {k.split(".", 2)[2]: v for k, v in t.items() if k.startswith(f"blk.{i}.")}
-        q = halves_first(w["attn_q.weight"], self.heads)
-        k = halves_first(w["attn_k.weight"], self.kv_heads)
-        q = q * self.dim**-0.5
-        qkv = torch.cat([q, k, w["attn_v.weight"]]) * w["attn_norm.weight"]
+        qkv = torch.cat([w[f"attn_{x}.weight"] for x in "qkv"])
+        qkv = self.order_qkv(qkv) * w["attn_norm.weight"]
         gate_up = torch.cat([w["ffn_gate.weight"], w["ffn_up.weight"]]) * w["ffn_norm.weight"]
         parts = (qkv, w["attn_output.weight"], gate_up, w["ffn_down.weight"])
         return Layer(*(p.to(self.dtype).contiguous() for p in parts))
+
+    def order_qkv(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows of the file's query, key and value matrices -> as the attention here wants them."""
+        q, k, v = rows.split([n * self.dim for n in (self.heads, self.kv_heads, self.kv_heads)])
+        return torch.cat([halves_first(q, self.heads) * self.dim**-0.5, halves_first(k, self.kv_heads), v])
 
     def ids(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False).ids
@@ -120,8 +154,8 @@ class LanguageModel:
         queries that share a key head stand behind each other, so keys are not repeated."""
         n_batch, n, _, dim = qkv.shape
         heads, kv = self.heads, self.kv_heads
-        q, k = self.loops.turn(qkv[:, :, : heads + kv].transpose(1, 2), *turns).split([heads, kv], 1)
-        v = qkv[:, :, heads + kv :].transpose(1, 2)
+        turned, v = (x.transpose(1, 2) for x in qkv.split([heads + kv, kv], 2))
+        q, k = self.loops.turn(turned, *turns).split([heads, kv], 1)
         keys, values = (torch.cat([p.expand(n_batch, -1, -1, -1), x], 2) for p, x in zip(past, (k, v)))
         score = q.reshape(n_batch, kv, heads // kv * n, dim) @ keys.transpose(2, 3)
         weight = self.loops.weigh(score.view(n_batch, kv, heads // kv, n, -1), mask)
@@ -129,29 +163,34 @@ class LanguageModel:
         return mixed.view(n_batch, heads, n, dim).transpose(1, 2).reshape(n_batch, n, heads * dim), k, v
 
     def run(
-        self, x: torch.Tensor, position: torch.Tensor, allowed: torch.Tensor, past: Cache
+        self, x: torch.Tensor, position: torch.Tensor, allowed: torch.Tensor, past: Cache, lora: list[LayerLora] | None = None
     ) -> tuple[torch.Tensor, Cache]:
         """x [B, n, width], position [B or 1, n], allowed [n, past + n] -> normed rows and
         the keys and values of x."""
+        nothing = LayerLora(None, None, None, None)
         n_batch, n, _ = x.shape
         angle = position[:, None, :, None].float() * self.frequency
         turns = angle.cos(), angle.sin()
         mask = torch.zeros(allowed.shape).masked_fill(~allowed, -torch.inf)
         made: Cache = []
-        for layer, before in zip(self.layers, past):
-            qkv = F.linear(self.loops.unit(x, self.eps), layer.qkv)
+        for layer, before, low in zip(self.layers, past, lora or [nothing] * len(self.layers)):
+            qkv = product(self.loops.unit(x, self.eps), layer.qkv, low.qkv)
             mixed, k, v = self._attend(qkv.view(n_batch, n, -1, self.dim), turns, mask, before)
-            x = x + F.linear(mixed, layer.out)
-            x = x + F.linear(self.loops.gated(F.linear(self.loops.unit(x, self.eps), layer.gate_up)), layer.down)
+            x = x + product(mixed, layer.out, low.out)
+            wide = product(self.loops.unit(x, self.eps), layer.gate_up, low.gate_up)
+            x = x + product(self.loops.gated(wide), layer.down, low.down)
             made.append((k, v))
         return self.loops.unit(x, self.eps), made
 
-    def prefix(self, ids: list[int]) -> Cache:
+    def text(self, ids: torch.Tensor, lora: list[LayerLora] | None = None) -> tuple[torch.Tensor, Cache]:
+        """Texts [B, n] that begin the prompt -> what run gives."""
+        n = ids.shape[1]
+        allowed = torch.ones(n, n, dtype=torch.bool).tril()
+        return self.run(self.embed(ids), torch.arange(n)[None], allowed, self.empty_cache(), lora)
+
+    def prefix(self, ids: list[int], lora: list[LayerLora] | None = None) -> Cache:
         """Keys and values of text that begins the prompt."""
-        n = len(ids)
-        with torch.no_grad():
-            allowed = torch.ones(n, n, dtype=torch.bool).tril()
-            return self.run(self.embed(torch.tensor([ids])), torch.arange(n)[None], allowed, self.empty_cache())[1]
+        return self.text(torch.tensor([ids]), lora)[1]
 
 
 def make_tokenizer(keys: dict) -> Tokenizer:
