@@ -76,7 +76,7 @@ void engine_set_lora_scales(struct engine *en, const float *scales)
 
 void adapters_mix(struct engine *en, const struct engine_request *r, struct lora_mix *mix)
 {
-    struct engine_lora_state state[ENGINE_MAX_LORAS];
+    struct engine_lora_state state[ENGINE_MAX_LORAS] = {{.path = NULL}};
     int n = engine_loras(en, state);
     mix->n = 0;
     for (int i = 0; i < n; i++) {

@@ -222,12 +222,12 @@ static int collect(struct lora *l, struct weight **all)
 
 int lora_pack(struct lora *l, const struct compute *c, struct err *e)
 {
-    struct weight **all = mem_alloc(2 * (size_t)l->info.n_pairs, sizeof *all);
+    struct weight **all = mem_alloc(2 * (size_t)l->info.n_pairs, sizeof(struct weight *));
     const void **rounded = mem_zalloc(2 * (size_t)l->info.n_pairs, sizeof *rounded);
     int rc = -1;
     int n = 0;
     if (!all || !rounded) {
-        err_no_memory(e, 2 * (size_t)l->info.n_pairs * sizeof *all);
+        err_no_memory(e, 2 * (size_t)l->info.n_pairs * sizeof(struct weight *));
     } else {
         n = collect(l, all);
         rc = 0;
@@ -278,9 +278,9 @@ bool lora_mix_equal(const struct lora_mix *a, const struct lora_mix *b)
 {
     bool equal = a->n == b->n;
     for (int i = 0; i < a->n && equal; i++) {
-        /* bits, not values: what is compared decides whether computed rows may be shared */
-        equal = a->use[i].lora == b->use[i].lora &&
-                memcmp(&a->use[i].scale, &b->use[i].scale, sizeof a->use[i].scale) == 0;
+        /* no scale is NaN: engine/adapters.c and the server check the range */
+        float difference = a->use[i].scale - b->use[i].scale;
+        equal = a->use[i].lora == b->use[i].lora && !(fabsf(difference) > 0);
     }
     return equal;
 }
