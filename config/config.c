@@ -535,8 +535,8 @@ static int default_mmproj(struct config *c, struct err *e)
     }
     return config_given(c, "mmproj-lora")
                ? 0
-               : schema_set(&v, schema_find(&schema, "mmproj-lora", 11),
-                            CONFIG_DEFAULT_MMPROJ_LORA, SCHEMA_DEFAULT, "mmproj-lora", e);
+               : schema_set(&v, schema_find(&schema, "mmproj-lora", 11), CONFIG_DEFAULT_MMPROJ_LORA,
+                            SCHEMA_DEFAULT, "mmproj-lora", e);
 }
 
 static int load(struct config *c, enum config_command command, struct schema_values *extra,

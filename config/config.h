@@ -7,9 +7,9 @@
 #include "base/log.h"
 #include "config/schema.h"
 
-#define CONFIG_MAX_OPTIONS    64
-#define CONFIG_DEFAULT_MODEL  "models/SmolLM2-135M-Instruct.Q4_1.gguf"
-#define CONFIG_DEFAULT_MMPROJ "models/mmproj-dinov2-s14-smollm2.gguf"
+#define CONFIG_MAX_OPTIONS         64
+#define CONFIG_DEFAULT_MODEL       "models/SmolLM2-135M-Instruct.Q4_1.gguf"
+#define CONFIG_DEFAULT_MMPROJ      "models/mmproj-dinov2-s14-smollm2.gguf"
 #define CONFIG_DEFAULT_MMPROJ_LORA "models/lora-dinov2-s14-smollm2.gguf"
 
 /* Which sub-commands take an option. */

@@ -52,7 +52,8 @@ static int load_file(struct config *c, const char *text)
     return rc;
 }
 
-TEST(config_defaults, "nothing given: loopback, the default model with its projector and its adapter")
+TEST(config_defaults,
+     "nothing given: loopback, the default model with its projector and its adapter")
 {
     struct config c;
     CHECK_OK(load(&c, CONFIG_SERVE, ""), e);
@@ -67,7 +68,8 @@ TEST(config_defaults, "nothing given: loopback, the default model with its proje
     config_clear(&c);
 }
 
-TEST(config_own_model_is_text_only, "--model without --mmproj does not take the default projector and its adapter")
+TEST(config_own_model_is_text_only,
+     "--model without --mmproj does not take the default projector and its adapter")
 {
     struct config c;
     CHECK_OK(load(&c, CONFIG_SERVE, "--model other.gguf"), e);
