@@ -5,10 +5,11 @@
  * tower's rows were off by enough to change answers.
  *
  * A tile instruction is done every 16 cycles if its operands are there, and those decide:
- *   - the weights of three panels and four blocks (24 KiB) are widened once for all rows and
+ *   - the weights of three panels and six blocks (36 KiB) are widened once for all rows and
  *     stay in the L1 cache; columns are therefore worked on in splits
  *   - activations lie in the order in which they are loaded, a tile after the other, and
- *     come from L2 once for each group of panels
+ *     come from L2 once for each group of panels, past the L1 cache (TILELOADDT1): there
+ *     they would take the place of the weights
  *   - the sums of three panels take turns, because a sum is ready only after 52 cycles; with
  *     three, weights, sums and both parts of the activations fit into the eight tiles, and
  *     each is loaded once a block. Four panels or longer splits were up to a tenth slower */
@@ -120,8 +121,8 @@ INLINE void multiply_tile(const uint16_t *x, const uint16_t *weights, int n_bloc
         if (n > 2) {
             _tile_loadd(5, weights + 2 * TILE_WORDS, 64);
         }
-        _tile_loadd(6, x, 64);
-        _tile_loadd(7, x + TILE_WORDS, 64);
+        _tile_stream_loadd(6, x, 64);
+        _tile_stream_loadd(7, x + TILE_WORDS, 64);
         _tile_dpbf16ps(0, 6, 3);
         if (n > 1) {
             _tile_dpbf16ps(1, 6, 4);

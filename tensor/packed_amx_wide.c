@@ -6,8 +6,11 @@
  * as much as the multiplying.
  *
  * What decides the speed:
- *   - the weights of two panels are widened once for all rows; up to MOST_BLOCKS blocks of
- *     them are 36 KiB for 576 columns and stay in L1, wider matrices read them from L2
+ *   - the weights of two panels are widened once for all rows, at most MOST_BLOCKS blocks of
+ *     them (36 KiB) at a time, which stay in the L1 cache
+ *   - activations come from L2 past the L1 cache (TILELOADDT1): there they would take the
+ *     place of the weights, which are read again for the next rows. So few rows are worked
+ *     on at a time that L2 keeps them
  *   - two panels by 32 rows take four sums, two tiles of weights and two of activations:
  *     all eight tiles, and each operand that is loaded serves two products
  *   - sums stay in tiles over all blocks and go straight to y; a bias is what they start
@@ -25,6 +28,8 @@
 #define PAIR_WORDS  (PAIR * TILE_WORDS) /* weights of one block */
 #define PAIR_LANES  (PAIR * PACKED_LANES)
 #define MOST_BLOCKS BULK_WIDE_BLOCKS
+/* BULK_MOST_ROWS rows of so many blocks are 1 MiB, half of an L2 cache. */
+#define L2_BLOCKS 32
 
 /* Two vectors of fp32 as one of pairs, the first in the lower halves; ties away from 0. */
 INLINE __m512i round_pairs(__m512 first, __m512 second)
@@ -136,9 +141,9 @@ INLINE void multiply_tiles(const struct tile_job *t, const int n_panels, const i
         if (n_panels > 1) {
             _tile_loadd(5, w + TILE_WORDS, 64);
         }
-        _tile_loadd(6, x, 64);
+        _tile_stream_loadd(6, x, 64);
         if (n_groups > 1) {
-            _tile_loadd(7, x + t->x_step, 64);
+            _tile_stream_loadd(7, x + t->x_step, 64);
         }
         _tile_dpbf16ps(0, 6, 4);
         if (n_panels > 1) {
@@ -243,8 +248,9 @@ void packed_amx_wide_multiply(const struct packed *p, int begin, int end, const 
 {
     int n_splits = (p->n_blocks + MOST_BLOCKS - 1) / MOST_BLOCKS;
     int split = (p->n_blocks + n_splits - 1) / n_splits;
+    int most_rows = p->n_blocks > L2_BLOCKS ? BULK_MOST_ROWS / 2 : BULK_MOST_ROWS;
     packed_amx_configure(64, 16);
-    for (int row = 0; row < n_rows; row += BULK_MOST_ROWS) {
+    for (int row = 0; row < n_rows; row += most_rows) {
         for (int panel = begin; panel < end; panel += PAIR) {
             float start[PAIR_LANES] = {0};
             int o = panel * PACKED_LANES;
@@ -253,7 +259,7 @@ void packed_amx_wide_multiply(const struct packed *p, int begin, int end, const 
                 .panel = panel,
                 .n = end - panel < PAIR ? end - panel : PAIR,
                 .x = x + (size_t)row * (size_t)p->n_blocks * PACKED_BLOCK,
-                .n_rows = n_rows - row < BULK_MOST_ROWS ? n_rows - row : BULK_MOST_ROWS,
+                .n_rows = n_rows - row < most_rows ? n_rows - row : most_rows,
                 .y = y + (size_t)row * (size_t)ldy + o,
                 .ldy = ldy,
                 .sums = scratch,

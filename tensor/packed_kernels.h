@@ -37,9 +37,9 @@ struct packed_kernels {
 #define BULK_ROWS        16 /* rows come in such units */
 #define BULK_PARTS       2  /* bf16 numbers in an activation, at most */
 #define BULK_PANELS      3  /* panels of 16-bit weights that are worked on together */
-#define BULK_BLOCKS      4  /* blocks of them that are widened at a time, at most */
+#define BULK_BLOCKS      6  /* blocks of them that are widened at a time, at most */
 #define BULK_WIDE_PANELS 2  /* the same for integer weights */
-#define BULK_WIDE_BLOCKS 48
+#define BULK_WIDE_BLOCKS 18
 #define BULK_GROUP       6   /* whole groups of both kinds */
 #define BULK_MOST_ROWS   512 /* rows for which weights are widened once */
 /* Sums of all rows and panels of a group in fp32; its widened blocks in bf16. */
