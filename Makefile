@@ -48,7 +48,8 @@ avx512 := $(avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
 $(B)/tensor/kernels_avx2.o $(B)/tensor/packed_avx2.o: CFLAGS += $(avx2)
 $(B)/tensor/packed_avxvnni.o: CFLAGS += $(avx2) -mavxvnni
 $(B)/tensor/packed_vnni.o: CFLAGS += $(avx512) -mprefer-vector-width=512
-$(B)/tensor/packed_amx.o $(B)/tensor/packed_amx_bf16.o $(B)/tensor/packed_amx_wide.o: CFLAGS += $(avx512) $(amx)
+$(B)/tensor/packed_amx.o $(B)/tensor/packed_amx_bf16.o $(B)/tensor/packed_amx_wide.o \
+  $(B)/tensor/attend_amx.o: CFLAGS += $(avx512) $(amx)
 $(B)/tensor/attend_avx2.o $(B)/tensor/vector_ops_avx2.o: CFLAGS += $(avx2)
 $(B)/tensor/attend_avx512.o $(B)/tensor/vector_ops_avx512.o: CFLAGS += $(avx2) -mavx512f \
   -mavx512bw -mavx512dq -mavx512vl

@@ -4,13 +4,17 @@
  * adds them up in the order in which one unit would have done it. */
 #include "model/attention.h"
 
+#include "tensor/kernels.h"
 #include "tensor/vector_ops.h"
 
 #include <stdatomic.h>
 
 _Static_assert(KV_BLOCK_ROWS % ATTEND_KEYS == 0, "a tile's keys lie in one block of the cache");
 
-#define MAX_HEADS 16 /* query heads of one unit */
+/* bf16 parts of weights and values of rows in bulk: the linear layers behind them take one,
+ * too. */
+#define WEIGHT_PARTS 1
+#define MAX_HEADS    16 /* query heads of one unit */
 /* Keys are shared out while there are fewer units than this for each thread, */
 #define UNITS_PER_THREAD 4
 /* into runs of at least so many tiles: a unit costs about a tile's work to begin, */
@@ -158,7 +162,11 @@ static struct attend_state kept_state(const struct unit *u, const struct attend 
 static void attend_unit(const struct schedule *s, const struct unit *u, struct attend *t)
 {
     load_queries(s, u, t);
-    attend_begin(t, rows_of(u));
+    if (u->job->in_bulk) {
+        attend_begin_bulk(t, rows_of(u), WEIGHT_PARTS);
+    } else {
+        attend_begin(t, rows_of(u));
+    }
     for (int tile = u->first_tile; tile < u->end_tile; tile++) {
         int n = keys_in_tile(u, tile);
         if (n == 0) {
@@ -326,8 +334,8 @@ int attention_init(struct attention *a, const struct attention_shape *shape,
     *a = (struct attention){.shape = *shape, .compute = c, .scratch = scratch};
     a->tiles = arena_zalloc(scratch, (size_t)n_threads, sizeof *a->tiles);
     for (int i = 0; i < n_threads; i++) {
-        if (!a->tiles ||
-            attend_init(&a->tiles[i], vector_ops_used()->attend, shape->head_dim, scratch)) {
+        if (!a->tiles || attend_init(&a->tiles[i], vector_ops_used()->attend,
+                                     c->kernels->attend_bulk, shape->head_dim, scratch)) {
             return err_set(e, ERR_NO_MEMORY, "no scratch memory left for attention");
         }
     }

@@ -36,6 +36,7 @@ struct attention_job {
     int layer;
     int window; /* 0 = none */
     bool use_log_mass;
+    bool in_bulk; /* rows of a prompt: through the matrix unit, where there is one */
 };
 
 /* Scratch of each thread, made once for a pass; lives in the arena, which attention_run

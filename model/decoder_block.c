@@ -214,6 +214,7 @@ static void show_taps(const struct pass *p, int il)
 static void attend(struct pass *p, int il)
 {
     int width = p->d->hp.n_head * p->d->hp.head_dim;
+    bool in_bulk = p->d->all_packed && !p->d->layers[il].attn_out.is_sensitive;
     for (int s = 0; s < p->n_slices; s++) {
         const struct segment *segment = &p->segments[s];
         p->jobs[s] = (struct attention_job){
@@ -226,6 +227,7 @@ static void attend(struct pass *p, int il)
             .layer = il,
             .window = p->d->hp.local[il] ? p->d->hp.window : 0,
             .use_log_mass = p->slices[s].use_log_mass && il >= p->slices[s].log_mass_from,
+            .in_bulk = in_bulk && p->slices[s].is_prompt,
         };
     }
     attention_run(&p->attention, p->jobs, p->n_slices);

@@ -20,27 +20,48 @@ struct attend_state attend_state_in(const struct attend *t, float *memory, int r
     return (struct attend_state){.max = memory, .norm = memory + n, .sum = memory + 2 * n};
 }
 
-int attend_init(struct attend *t, const struct attend_kernels *kernels, int dim,
-                struct arena *scratch)
+/* Rows of a state that a matrix unit writes. */
+#define BULK_ROWS ((ATTEND_ROWS + ATTEND_BULK_ROWS - 1) / ATTEND_BULK_ROWS * ATTEND_BULK_ROWS)
+/* Rows of which one product makes the scores or sums: two blocks of the matrix unit. */
+#define BULK_STEP (2 * ATTEND_BULK_ROWS)
+
+static int init_bulk(struct attend *t, struct arena *scratch)
 {
-    *t = (struct attend){.kernels = kernels, .dim = dim, .width = padded(dim)};
-    size_t state = attend_state_floats(t, ATTEND_ROWS);
+    size_t q = attend_bulk_words(ATTEND_ROWS, t->dim);
+    size_t keys = attend_bulk_words(ATTEND_KEYS, t->dim);
+    size_t values = attend_bulk_words(t->width, ATTEND_KEYS);
+    size_t weights = attend_bulk_words(ATTEND_ROWS, ATTEND_KEYS);
+    t->q_tiles = arena_alloc(scratch, q, sizeof(uint16_t));
+    t->key_tiles = arena_alloc(scratch, keys, sizeof(uint16_t));
+    t->value_tiles = arena_alloc(scratch, values, sizeof(uint16_t));
+    t->weight_tiles = arena_alloc(scratch, weights, sizeof(uint16_t));
+    return t->q_tiles && t->key_tiles && t->value_tiles && t->weight_tiles ? 0 : -1;
+}
+
+int attend_init(struct attend *t, const struct attend_kernels *kernels,
+                const struct attend_bulk *matrix_unit, int dim, struct arena *scratch)
+{
+    *t = (struct attend){
+        .kernels = kernels, .matrix_unit = matrix_unit, .dim = dim, .width = padded(dim)};
+    size_t state = attend_state_floats(t, BULK_ROWS);
     float *total = arena_alloc(scratch, state, sizeof(float));
     float *part = arena_alloc(scratch, state, sizeof(float));
     t->q = arena_alloc(scratch, ATTEND_ROWS, (size_t)dim * sizeof(float));
-    t->keys = arena_zalloc(scratch, ATTEND_LD, (size_t)dim * sizeof(float));
+    t->keys = arena_zalloc(scratch, ATTEND_LD, (size_t)t->width * sizeof(float));
     t->values = arena_alloc(scratch, ATTEND_KEYS, (size_t)t->width * sizeof(float));
-    t->scores = arena_alloc(scratch, (size_t)ATTEND_ROWS * ATTEND_KEYS, sizeof(float));
-    if (!total || !part || !t->q || !t->keys || !t->values || !t->scores) {
+    t->scores = arena_alloc(scratch, (size_t)BULK_ROWS * ATTEND_KEYS, sizeof(float));
+    if (!total || !part || !t->q || !t->keys || !t->values || !t->scores ||
+        (matrix_unit && init_bulk(t, scratch))) {
         return -1;
     }
-    t->total = attend_state_in(t, total, ATTEND_ROWS);
-    t->part = attend_state_in(t, part, ATTEND_ROWS);
+    t->total = attend_state_in(t, total, BULK_ROWS);
+    t->part = attend_state_in(t, part, BULK_ROWS);
     return 0;
 }
 
 void attend_begin(struct attend *t, int rows)
 {
+    t->parts = 0;
     t->direct = rows <= ATTEND_BLOCK && t->dim == t->width;
     memset(t->total.sum, 0, (size_t)rows * (size_t)t->width * sizeof *t->total.sum);
     for (int r = 0; r < rows; r++) {
@@ -49,8 +70,30 @@ void attend_begin(struct attend *t, int rows)
     }
 }
 
+void attend_begin_bulk(struct attend *t, int rows, int parts)
+{
+    attend_begin(t, rows);
+    if (t->matrix_unit) {
+        t->parts = parts;
+        t->direct = false;
+        t->matrix_unit->left(t->q_tiles, t->q, (size_t)t->dim, rows, t->dim, ATTEND_BULK_PARTS);
+    }
+}
+
+/* Where key or value `at` of the tile begins while it waits as a row. */
+static float *waiting_row(const struct attend *t, float *rows, int at)
+{
+    return rows + (size_t)at * (size_t)t->width;
+}
+
 void attend_load_f16(struct attend *t, int at, const uint16_t *k, const uint16_t *v, int n)
 {
+    t->n_loaded = at + n;
+    if (t->parts > 0) {
+        t->kernels->rows_f16(waiting_row(t, t->keys, at), k, n, t->dim, t->width);
+        t->kernels->rows_f16(waiting_row(t, t->values, at), v, n, t->dim, t->width);
+        return;
+    }
     t->kernels->columns_f16(t->keys + at, k, n, t->dim);
     t->n_runs = at == 0 ? 0 : t->n_runs;
     if (t->direct) {
@@ -67,19 +110,34 @@ void attend_load_q8(struct attend *t, int at, const struct attend_q8 *k, const s
                     int n)
 {
     t->direct = false;
-    t->kernels->columns_q8(t->keys + at, k, n, t->dim);
-    t->kernels->rows_q8(t->values + (size_t)at * (size_t)t->width, v, n, t->dim, t->width);
+    t->n_loaded = at + n;
+    if (t->parts > 0) {
+        t->kernels->rows_q8(waiting_row(t, t->keys, at), k, n, t->dim, t->width);
+    } else {
+        t->kernels->columns_q8(t->keys + at, k, n, t->dim);
+    }
+    t->kernels->rows_q8(waiting_row(t, t->values, at), v, n, t->dim, t->width);
+}
+
+/* Rows of dim numbers, ld apart, to rows of width, 0 behind dim. */
+static void copy_rows(const struct attend *t, float *to, const float *from, size_t ld, int n)
+{
+    for (int i = 0; i < n; i++, to += t->width, from += ld) {
+        memcpy(to, from, (size_t)t->dim * sizeof *to);
+        memset(to + t->dim, 0, (size_t)(t->width - t->dim) * sizeof *to);
+    }
 }
 
 void attend_load_f32(struct attend *t, int at, const float *k, const float *v, size_t ld, int n)
 {
     t->direct = false;
-    t->kernels->columns_f32(t->keys + at, k, ld, n, t->dim);
-    for (int i = 0; i < n; i++) {
-        float *to = t->values + (size_t)(at + i) * (size_t)t->width;
-        memcpy(to, v + (size_t)i * ld, (size_t)t->dim * sizeof *to);
-        memset(to + t->dim, 0, (size_t)(t->width - t->dim) * sizeof *to);
+    t->n_loaded = at + n;
+    if (t->parts > 0) {
+        copy_rows(t, waiting_row(t, t->keys, at), k, ld, n);
+    } else {
+        t->kernels->columns_f32(t->keys + at, k, ld, n, t->dim);
     }
+    copy_rows(t, waiting_row(t, t->values, at), v, ld, n);
 }
 
 /* Keys that at least one row of a block sees: what lies behind them is left out. */
@@ -106,6 +164,37 @@ static void add_runs(const struct attend *t, int rows, const struct attend_state
     }
 }
 
+/* A product writes whole blocks of rows: sums go to t->part, which has room for them. What
+ * no row of two blocks sees is left out; keys up to the next 32 have weight 0. */
+static void tile_in_bulk(struct attend *t, int rows, const struct attend_terms *terms,
+                         const struct attend_state *part)
+{
+    const struct attend_bulk *unit = t->matrix_unit;
+    size_t width = (size_t)t->width;
+    unit->right_columns(t->key_tiles, t->keys, width, t->n_loaded, t->dim);
+    unit->right_rows(t->value_tiles, t->values, width, t->width, t->n_loaded, t->parts);
+    for (int first = 0; first < rows; first += BULK_STEP) {
+        int n = rows - first < BULK_STEP ? rows - first : BULK_STEP;
+        int n_keys = keys_of_block(t, first, n);
+        int depth = attend_bulk_blocks(n_keys, ATTEND_BULK_DEPTH) * ATTEND_BULK_DEPTH;
+        float *scores = t->scores + (size_t)first * ATTEND_KEYS;
+        uint16_t *weights = t->weight_tiles;
+        unit->product(scores, ATTEND_KEYS, t->q_tiles + attend_bulk_words(first, t->dim), t->dim,
+                      t->key_tiles, t->dim, n, t->dim, n_keys, ATTEND_BULK_PARTS);
+        for (int r = 0; r < n; r++) {
+            t->kernels->weigh(scores + (size_t)r * ATTEND_KEYS, t->visible[first + r], depth, terms,
+                              t->position[first + r], part->max + first + r,
+                              part->norm + first + r);
+        }
+        unit->left(weights, scores, ATTEND_KEYS, n, depth, t->parts);
+        unit->product(t->part.sum + (size_t)first * width, width, weights, depth, t->value_tiles,
+                      t->n_loaded, n, n_keys, t->width, t->parts);
+    }
+    if (part->sum != t->part.sum) {
+        memcpy(part->sum, t->part.sum, (size_t)rows * width * sizeof *part->sum);
+    }
+}
+
 /* Scores of all blocks, then weights, then sums: keys and values stay in the first cache
  * through their step. */
 void attend_tile(struct attend *t, int rows, const struct attend_terms *terms,
@@ -114,6 +203,10 @@ void attend_tile(struct attend *t, int rows, const struct attend_terms *terms,
     const struct attend_kernels *k = t->kernels;
     size_t dim = (size_t)t->dim;
     size_t width = (size_t)t->width;
+    if (t->parts > 0) {
+        tile_in_bulk(t, rows, terms, part);
+        return;
+    }
     for (int first = 0; first < rows; first += ATTEND_BLOCK) {
         int n = rows - first < ATTEND_BLOCK ? rows - first : ATTEND_BLOCK;
         k->product(t->scores + (size_t)first * ATTEND_KEYS, ATTEND_KEYS, t->q + (size_t)first * dim,

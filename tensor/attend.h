@@ -1,7 +1,7 @@
 /* Attention of some rows (queries of heads) over keys that come tile by tile, with the
  * running softmax of arXiv 2205.14135. Used by the decoder and by the picture tower.
  *
- *   attend_init once; t->q filled, attend_begin
+ *   attend_init once; t->q filled, then attend_begin
  *   for each tile of ATTEND_KEYS keys: attend_load_..., attend_tile, then attend_add
  *   attend_store for each row
  *
@@ -12,6 +12,7 @@
 #define TAMP_TENSOR_ATTEND_H
 
 #include "base/arena.h"
+#include "tensor/attend_bulk.h"
 #include "tensor/attend_kernels.h"
 
 #define ATTEND_ROWS 126 /* rows at most: whole blocks, so that the last is not half empty */
@@ -35,17 +36,27 @@ struct attend {
         int at;
     } runs[ATTEND_KEYS / 8];
     int n_runs;
+    /* For rows in bulk: keys and values wait as rows, `keys` and `values`, until the tile is
+     * computed. */
+    const struct attend_bulk *matrix_unit; /* NULL = none */
+    int parts;                             /* of weights and values; 0 = not in bulk */
+    int n_loaded;                          /* keys of the tile */
+    uint16_t *q_tiles, *key_tiles, *value_tiles, *weight_tiles;
 };
 
-/* Memory from the arena; -1 when it has none. */
-int attend_init(struct attend *t, const struct attend_kernels *kernels, int dim,
-                struct arena *scratch);
+/* Memory from the arena; -1 when it has none. matrix_unit (tensor/attend_bulk.h) NULL: the
+ * machine has none, or nobody will ask for it. */
+int attend_init(struct attend *t, const struct attend_kernels *kernels,
+                const struct attend_bulk *matrix_unit, int dim, struct arena *scratch);
 
 /* Floats that a state of so many rows takes, and a state in such memory. */
 size_t attend_state_floats(const struct attend *t, int rows);
 struct attend_state attend_state_in(const struct attend *t, float *memory, int rows);
 
 void attend_begin(struct attend *t, int rows); /* no keys yet */
+/* The same for rows of prompts and pictures: in the matrix unit, where there is one. Weights
+ * and values have so many bf16 parts, 1 or 2. */
+void attend_begin_bulk(struct attend *t, int rows, int parts);
 
 /* Keys and values [n, dim] become those of the tile from `at` on, a multiple of 8; runs
  * come in ascending order. ld: elements from row to row. */

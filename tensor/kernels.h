@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct attend_bulk;
 struct packed_kernels;
 
 struct kernels {
@@ -25,7 +26,8 @@ struct kernels {
     /* One matrix row to fp32. */
     void (*dequantize_row[TENSOR_TYPE_COUNT])(const void *row, float *y, int n);
 
-    const struct packed_kernels *packed; /* loops over packed weights */
+    const struct packed_kernels *packed;   /* loops over packed weights */
+    const struct attend_bulk *attend_bulk; /* attention in matrix units; NULL = none */
 };
 
 /* name NULL or "auto": the best set this CPU has. NULL with *e set if the name is

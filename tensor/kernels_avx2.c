@@ -12,6 +12,7 @@
  * independent sums matter more than the number of multiplications.
  * Loads never touch a byte outside the row: rows end at page ends. */
 #if defined(__x86_64__)
+#include "tensor/attend_bulk.h"
 #include "tensor/kernels_impl.h"
 #include "tensor/ops.h"
 #include "tensor/packed_kernels.h"
@@ -406,5 +407,6 @@ const struct kernels kernels_avxvnni = {
     .name = "avxvnni", .loops = "avx2", .packed = &packed_avxvnni, LOOPS};
 const struct kernels kernels_vnni = {
     .name = "vnni", .loops = "avx512", .packed = &packed_vnni, LOOPS};
-const struct kernels kernels_amx = {.name = "amx", .loops = "avx512", .packed = &packed_amx, LOOPS};
+const struct kernels kernels_amx = {
+    .name = "amx", .loops = "avx512", .packed = &packed_amx, .attend_bulk = &attend_amx, LOOPS};
 #endif

@@ -308,7 +308,7 @@ int vision_encode(const struct vision *v, const struct vision_picture *pictures,
                   const struct compute *compute, struct arena *scratch, struct err *e)
 {
     struct compute bulk = *compute;
-    bulk.bulk = true;
+    bulk.bulk = vit_is_packed(&v->tower);
     struct vit_picture tower[VISION_MAX_PICTURES];
     if (n < 1 || n > VISION_MAX_PICTURES) {
         return err_set(e, ERR_INTERNAL, "a pass of %d pictures; 1 to %d are possible", n,

@@ -47,6 +47,8 @@ void vit_close(struct vit *v);
 /* Make the int8 copies of the blocks' matrices (weights_pack); the patch embedding, which
  * reads pixels, stays fp32. */
 int vit_pack(struct vit *v, const struct compute *c, struct err *e);
+/* Whether it did so for blocks: then pictures may go through matrix units, too. */
+bool vit_is_packed(const struct vit *v);
 
 /* The trained table of positions, without the class token, for n_side x n_side patches:
  * to[n_side^2, n_embd]. -1 out of memory. */

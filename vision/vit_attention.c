@@ -1,17 +1,23 @@
 /* Attention without mask (tensor/attend.h): a unit of work is one head and some queries
  * over all keys of their part. Units depend on nothing but the shape. */
 #include "tensor/attend.h"
+#include "tensor/kernels.h"
 #include "tensor/vector_ops.h"
 #include "vision/vit.h"
 
 #include <math.h>
 #include <stdatomic.h>
 
+/* bf16 parts of weights and values: the tower's linear layers keep 16 bits of an activation,
+ * too. */
+#define WEIGHT_PARTS 2
+
 struct attention {
     const float *q, *k, *v;
     const struct vit_part *parts;
     float *out;
     int n_head, head_dim;
+    bool in_bulk;
     struct attend *tiles; /* [threads] */
     int n_units;
     atomic_int next; /* unit: part by part, queries first, so that small ones come last */
@@ -45,7 +51,11 @@ static void attend_unit(const struct attention *a, struct attend *t, const struc
     int rows = part->n - query < ATTEND_ROWS ? part->n - query : ATTEND_ROWS;
     size_t at = (size_t)query * width + head;
     load_queries(a, t, at, rows);
-    attend_begin(t, rows);
+    if (a->in_bulk) {
+        attend_begin_bulk(t, rows, WEIGHT_PARTS);
+    } else {
+        attend_begin(t, rows);
+    }
     for (int first = 0; first < part->n; first += ATTEND_KEYS) {
         int n = part->n - first < ATTEND_KEYS ? part->n - first : ATTEND_KEYS;
         size_t key = (size_t)first * width + head;
@@ -95,10 +105,12 @@ int vit_attention(const float *q, const float *k, const float *v, const struct v
         .out = out,
         .n_head = n_head,
         .head_dim = head_dim,
+        .in_bulk = c->bulk,
         .tiles = arena_zalloc(scratch, (size_t)n_threads, sizeof *a.tiles),
     };
     for (int i = 0; i < n_threads; i++) {
-        if (!a.tiles || attend_init(&a.tiles[i], vector_ops_used()->attend, head_dim, scratch)) {
+        if (!a.tiles || attend_init(&a.tiles[i], vector_ops_used()->attend, c->kernels->attend_bulk,
+                                    head_dim, scratch)) {
             arena_rewind(scratch, mark);
             return err_set(e, ERR_NO_MEMORY, "no scratch memory left for attention");
         }

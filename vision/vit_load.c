@@ -270,6 +270,11 @@ int vit_pack(struct vit *v, const struct compute *c, struct err *e)
     return failed;
 }
 
+bool vit_is_packed(const struct vit *v)
+{
+    return v->params.n_run > 0 && v->layers[0].q.packed.data != NULL;
+}
+
 static void close_layer(struct vit_layer *y)
 {
     mem_free(y->norm1_weight);

@@ -154,7 +154,7 @@ TEST(attend_runs, "keys and values in several runs give the bits of one run, few
         struct attend t;
         float out[3][DIM];
         arena_init(&scratch, (size_t)1 << 24);
-        CHECK_INT(attend_init(&t, sets[set]->attend, DIM, &scratch), ==, 0);
+        CHECK_INT(attend_init(&t, sets[set]->attend, NULL, DIM, &scratch), ==, 0);
         fill(&r, t.q, (size_t)20 * DIM);
         for (int way = 0; way < 3; way++) { /* one run; runs; runs, many rows */
             int rows = way < 2 ? 1 : 20;

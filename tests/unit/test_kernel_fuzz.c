@@ -533,7 +533,7 @@ static void attend(const struct attend_case *c, const struct attend_kernels *k, 
     struct attend t;
     struct arena_mark mark = arena_mark(a);
     size_t dim = (size_t)c->dim;
-    CHECK_INT(attend_init(&t, k, c->dim, a), ==, 0);
+    CHECK_INT(attend_init(&t, k, NULL, c->dim, a), ==, 0);
     memcpy(t.q, c->q + (size_t)first * dim, (size_t)n * dim * sizeof *t.q);
     memcpy(t.position, c->position + first, (size_t)n * sizeof *t.position);
     memcpy(t.visible, c->visible + first, (size_t)n * sizeof *t.visible);
