@@ -394,16 +394,13 @@ static void render_metric(struct metrics *m, enum metric id, struct buf *out)
 {
     static const char *const kinds[] = {"counter", "gauge", "histogram"};
     const struct metric_info *info = &table[id];
-    bool head = false;
+    /* also without a series: what may come is seen from the first scrape */
+    buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", info->name, info->help, info->name,
+               kinds[info->kind]);
     for (int i = 0; i < m->n_series; i++) {
         const struct series *s = &m->series[i];
         if (s->id != id) {
             continue;
-        }
-        if (!head) {
-            buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", info->name, info->help, info->name,
-                       kinds[info->kind]);
-            head = true;
         }
         if (info->kind == HISTOGRAM) {
             render_histogram(out, info, s);

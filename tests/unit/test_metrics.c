@@ -94,6 +94,20 @@ TEST(metrics_values, "what was counted is what is shown")
     metrics_free(m);
 }
 
+TEST(metrics_heads, "a metric without events yet is named and explained, and has no series")
+{
+    struct err e = ERR_INIT;
+    struct metrics *m = metrics_new("1.2.3", &e);
+    CHECK(m);
+    struct buf out;
+    text(m, &out);
+    CHECK(strstr(buf_str(&out), "# HELP tamp_guard_checks_total Compressed answers judged"));
+    CHECK(strstr(buf_str(&out), "\n# TYPE tamp_guard_checks_total counter\n"));
+    CHECK(!strstr(buf_str(&out), "\ntamp_guard_checks_total"));
+    buf_free(&out);
+    metrics_free(m);
+}
+
 TEST(metrics_bounded, "a flood of label values cannot grow the table without bound")
 {
     struct metrics *m = filled();
