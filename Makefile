@@ -176,6 +176,7 @@ install: tamp ## copy into DESTDIR and PREFIX (/usr/local), models too if they a
 	install -m 755 tamp $(DESTDIR)$(PREFIX)/bin/tamp
 	install -m 644 config/tamp.yaml $(DESTDIR)$(PREFIX)/share/tamp/tamp.yaml
 	install -m 644 README.md LICENSE docs/*.md $(DESTDIR)$(PREFIX)/share/doc/tamp
+	tools/install_texts ./tamp $(DESTDIR)$(PREFIX)/share
 	for file in models/*.gguf; do [ ! -f "$$file" ] || \
 	  install -m 644 "$$file" $(DESTDIR)$(PREFIX)/share/tamp/models; done
 

@@ -45,13 +45,9 @@ static const struct schema_option options[] = {
 
 static const struct schema bench_schema = {.options = options, .n = N_OPTIONS};
 
-void cmd_bench_help(struct buf *out)
+const struct schema *cmd_bench_schema(void)
 {
-    buf_puts(out, "usage: tamp bench [FLAGS]\n\n"
-                  "Measures this machine with this model: prompts, answers and, with --image, a\n"
-                  "picture without and with compression. Median of the runs, least and most.\n");
-    schema_print_help(&bench_schema, CONFIG_RUN, out);
-    schema_print_help(config_schema(), CONFIG_RUN, out);
+    return &bench_schema;
 }
 
 /* ---- one case ------------------------------------------------------------------------- */

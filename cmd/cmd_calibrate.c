@@ -62,17 +62,6 @@ const struct schema *cmd_calibrate_schema(void)
     return &calibrate_schema;
 }
 
-void cmd_calibrate_help(struct buf *out)
-{
-    buf_puts(out,
-             "usage: tamp calibrate --data requests.jsonl [--target 0.983] [FLAGS]\n\n"
-             "Finds the strongest plan that is sure to answer your own requests as without\n"
-             "compression, and writes it as a profile for --config, with a report. Stopped, it\n"
-             "goes on where it was when the same command is given again.\n");
-    schema_print_help(&calibrate_schema, CONFIG_RUN, out);
-    schema_print_help(config_schema(), CONFIG_RUN, out);
-}
-
 /* The ladders of those who bring none. */
 static const char *const picture_ladder[] = {
     "image.method=tome,image.ratio=1.3", "image.method=tome,image.ratio=1.6",

@@ -1,4 +1,4 @@
-/* `tamp inspect FILE [--json]`: what is in a GGUF file and what tamp would use of it.
+/* `tamp inspect [--json] FILE`: what is in a GGUF file and what tamp would use of it.
  * Exit status 0 when the file could be read, also when tamp cannot use it: the answer to
  * that question is part of the output ("usable" in the JSON). */
 #include "base/alloc.h"
@@ -11,9 +11,37 @@
 /* A file at the limit of the metadata budget would print more; nobody reads that. */
 #define OUTPUT_MAX_BYTES ((size_t)256 << 20)
 
+struct inspect_flags {
+    bool json;
+};
+
+#define ALL 1u
+
+static const struct schema_option options[] = {
+    {.name = "json",
+     .group = "Output",
+     .type = SCHEMA_BOOL,
+     .def = "false",
+     .metavar = "",
+     .unit = "",
+     .help = "one JSON object in place of the text",
+     .offset = offsetof(struct inspect_flags, json),
+     .flags = SCHEMA_FLAG_ONLY,
+     .commands = ALL},
+};
+
+#define N_OPTIONS ((int)(sizeof options / sizeof *options))
+
+static const struct schema inspect_schema = {.options = options, .n = N_OPTIONS};
+
+const struct schema *cmd_inspect_schema(void)
+{
+    return &inspect_schema;
+}
+
 static int usage(const char *problem, const char *word)
 {
-    fprintf(stderr, "tamp inspect: %s%s\nusage: tamp inspect FILE [--json]\n", problem, word);
+    fprintf(stderr, "tamp inspect: %s%s\nusage: tamp inspect [--json] FILE\n", problem, word);
     return EXIT_USAGE;
 }
 
@@ -57,26 +85,36 @@ static int inspect_file(const char *path, bool json)
     return code;
 }
 
+static int inspect(const struct schema_values *v, const char **words, int n_words)
+{
+    const struct inspect_flags *f = v->base;
+    if (n_words != 1) {
+        return n_words ? usage("one file at a time, not also ", words[1])
+                       : usage("which file?", "");
+    }
+    return inspect_file(words[0], f->json);
+}
+
 int cmd_inspect(int argc, char **argv)
 {
-    const char *path = NULL;
-    bool json = false;
     if (cmd_wants_help(argc, argv)) {
         return cmd_help_topic("inspect");
     }
-    bool flags = true; /* until "--" */
-    for (int i = 1; i < argc; i++) {
-        if (flags && !strcmp(argv[i], "--")) {
-            flags = false;
-        } else if (flags && !strcmp(argv[i], "--json")) {
-            json = true;
-        } else if (flags && argv[i][0] == '-' && argv[i][1]) {
-            return usage("unknown flag ", argv[i]);
-        } else if (path) {
-            return usage("one file at a time, not also ", argv[i]);
-        } else {
-            path = argv[i];
-        }
+    struct err e = ERR_INIT;
+    const char **words = mem_zalloc((size_t)argc, sizeof *words);
+    if (!words) {
+        err_no_memory(&e, (size_t)argc * sizeof *words);
+        return cmd_fail("inspect", EXIT_FAILED, &e);
     }
-    return path ? inspect_file(path, json) : usage("which file?", "");
+    struct inspect_flags flags = {0};
+    unsigned char origin[N_OPTIONS] = {0};
+    struct schema_values v = {.schema = &inspect_schema, .base = &flags, .origin = origin};
+    struct schema_values *sets[] = {&v};
+    int n_words;
+    int code = schema_defaults(&v, &e) ||
+                       schema_args(sets, 1, ALL, argc - 1, argv + 1, words, &n_words, &e)
+                   ? cmd_fail("inspect", cmd_exit_code(&e), &e)
+                   : inspect(&v, words, n_words);
+    mem_free(words);
+    return code;
 }

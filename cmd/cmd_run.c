@@ -58,16 +58,6 @@ const struct schema *cmd_run_schema(void)
     return &run_schema;
 }
 
-void cmd_run_help(struct buf *out)
-{
-    buf_puts(out, "usage: tamp run [FLAGS] PROMPT\n"
-                  "       tamp run --image photo.jpg \"What kind of product is it?\"\n\n"
-                  "Answers one prompt. Several words are one prompt; - reads it from stdin.\n"
-                  "The answer goes to stdout, what it cost to stderr.\n");
-    schema_print_help(&run_schema, CONFIG_RUN, out);
-    schema_print_help(config_schema(), CONFIG_RUN, out);
-}
-
 /* -- input ---------------------------------------------------------------------------- */
 
 static int read_stream(FILE *f, const char *name, struct buf *out, struct err *e)

@@ -37,14 +37,6 @@ struct loader {
     atomic_bool done;
 };
 
-void cmd_serve_help(struct buf *out)
-{
-    buf_puts(out, "usage: tamp serve [FLAGS]\n\n"
-                  "Answers OpenAI-compatible chat requests with text and pictures. Each flag is "
-                  "also a variable\n(TAMP_CTX_SIZE) and a key of the --config file (ctx-size).\n");
-    schema_print_help(config_schema(), CONFIG_SERVE, out);
-}
-
 /* -- signals ------------------------------------------------------------------------- */
 
 /* The handler may run on any thread, also on those that libraries started before main

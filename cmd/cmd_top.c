@@ -66,13 +66,9 @@ static const struct schema_option options[] = {
 
 static const struct schema top_schema = {.options = options, .n = N_OPTIONS};
 
-void cmd_top_help(struct buf *out)
+const struct schema *cmd_top_schema(void)
 {
-    buf_puts(out, "usage: tamp top [FLAGS] [URL]\n\n"
-                  "Shows what a running server does: requests, tokens a second, times, rows "
-                  "saved, caches.\nURL is http://127.0.0.1:8080 if none is given. Ctrl-C ends "
-                  "it.\n");
-    schema_print_help(&top_schema, ALL, out);
+    return &top_schema;
 }
 
 /* The readings of the last minute, oldest first. */

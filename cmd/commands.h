@@ -1,5 +1,6 @@
 /* The sub-commands of the one binary. Each gets the words after its name: argv[0] is
- * the sub-command itself. Adding one: cmd/cmd_<name>.c and one row in main.c. */
+ * the sub-command itself. Adding one: cmd/cmd_<name>.c and one row in
+ * command_table.c. */
 #ifndef TAMP_CMD_COMMANDS_H
 #define TAMP_CMD_COMMANDS_H
 
@@ -27,7 +28,7 @@ int cmd_help(int argc, char **argv);
 int cmd_fail(const char *command, int code, const struct err *e);
 /* EXIT_USAGE for a mistake in what was typed, EXIT_FAILED otherwise. */
 int cmd_exit_code(const struct err *e);
-/* Print "serve", "run", ..., or a generated text ("--yaml"); returns the exit code. */
+/* Print what `tamp help TOPIC` does; returns the exit code. */
 int cmd_help_topic(const char *topic);
 /* True when --help or -h is among the words before "--". */
 bool cmd_wants_help(int argc, char **argv);
@@ -36,14 +37,12 @@ int cmd_finish_output(const char *command);
 /* May this stream show colours? A terminal, and NO_COLOR is not set. */
 bool cmd_colour(int fd);
 
-/* --help of the commands that read the configuration. */
-void cmd_serve_help(struct buf *out);
-void cmd_bench_help(struct buf *out);
-void cmd_calibrate_help(struct buf *out);
-void cmd_run_help(struct buf *out);
-void cmd_top_help(struct buf *out);
-/* The flags that are no configuration, for the docs. */
+/* The flags that are no configuration, of those that have some. */
 const struct schema *cmd_run_schema(void);
+const struct schema *cmd_bench_schema(void);
 const struct schema *cmd_calibrate_schema(void);
+const struct schema *cmd_top_schema(void);
+const struct schema *cmd_inspect_schema(void);
+const struct schema *cmd_help_schema(void);
 
 #endif

@@ -1,5 +1,6 @@
-/* The sub-command table. Only what must come before everything else is done here. */
+/* Calls the sub-command. Only what must come before everything else is done here. */
 #include "base/edit_distance.h"
+#include "cmd/command_table.h"
 #include "cmd/commands.h"
 #include "tensor/blas.h"
 #include "vision/image.h"
@@ -7,52 +8,22 @@
 #include <stdio.h>
 #include <string.h>
 
-struct command {
-    const char *name;
-    int (*run)(int argc, char **argv);
-    const char *help;
-};
-
-static const struct command commands[] = {
-    {"serve", cmd_serve, "answer chat requests over HTTP"},
-    {"run", cmd_run, "answer one prompt, with pictures, in the terminal"},
-    {"bench", cmd_bench, "measure how fast this machine runs a model"},
-    {"calibrate", cmd_calibrate, "find how much compression your own requests bear"},
-    {"top", cmd_top, "show what a running server does"},
-    {"inspect", cmd_inspect, "show what is in a GGUF file and what tamp would use of it"},
-    {"version", cmd_version, "show the version"},
-    {"help", cmd_help, "show this, or the flags of a command"},
-};
-
-#define N_COMMANDS ((int)(sizeof commands / sizeof *commands))
-
 static void usage(FILE *out)
 {
-    fprintf(out, "tamp packs prompts of text and pictures before they cost anything, and answers "
-                 "them.\n\nusage: tamp COMMAND [FLAGS]\n\n");
-    for (int i = 0; i < N_COMMANDS; i++) {
-        fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].help);
-    }
-    fprintf(out, "\n`tamp help COMMAND` lists its flags.\n"
-                 "Exit status: 0 done, 1 it did not work, 2 wrong flags or configuration, "
-                 "74 output not written.\n");
-}
-
-static const struct command *find(const char *name)
-{
-    for (int i = 0; i < N_COMMANDS; i++) {
-        if (strcmp(commands[i].name, name) == 0) {
-            return &commands[i];
-        }
-    }
-    return NULL;
+    struct buf text;
+    buf_init(&text, 8192);
+    command_print_list(&text);
+    fputs(buf_str(&text), out);
+    buf_free(&text);
 }
 
 static int unknown(const char *name)
 {
     const char *near = NULL;
     int best = 3;
-    for (int i = 0; i < N_COMMANDS; i++) {
+    int n;
+    const struct command *commands = command_table(&n);
+    for (int i = 0; i < n; i++) {
         int d = edit_distance(name, strlen(name), commands[i].name, strlen(commands[i].name));
         if (d < best) {
             best = d;
@@ -86,6 +57,6 @@ int main(int argc, char **argv)
     if (strcmp(name, "--version") == 0) {
         name = "version";
     }
-    const struct command *c = find(name);
+    const struct command *c = command_find(name);
     return c ? c->run(argc - 1, argv + 1) : unknown(name);
 }

@@ -95,6 +95,8 @@ int schema_args(struct schema_values *const *sets, int n_sets, unsigned command,
                 char **argv, const char **positional, int *n_positional, struct err *e);
 
 /* What people read (schema_print.c). */
+/* "what it does (0 to 65535 bytes; default 8080)" */
+void schema_describe(const struct schema_option *o, struct buf *out);
 void schema_print_help(const struct schema *s, unsigned command, struct buf *out);
 void schema_print_markdown(const struct schema *s, struct buf *out);
 void schema_print_yaml(const struct schema *s, struct buf *out);

@@ -33,8 +33,7 @@ static void print_range(const struct schema_option *o, struct buf *out)
     }
 }
 
-/* "help (0 to 65535 bytes; default 8080)" */
-static void describe(const struct schema_option *o, struct buf *out)
+void schema_describe(const struct schema_option *o, struct buf *out)
 {
     buf_puts(out, o->help);
     if (o->type == SCHEMA_BOOL && strcmp(o->def, "true") == 0) {
@@ -98,7 +97,7 @@ void schema_print_help(const struct schema *s, unsigned command, struct buf *out
             buf_printf(out, "\n%-*s", HELP_COLUMN, "");
         }
         buf_clear(&text);
-        describe(o, &text);
+        schema_describe(o, &text);
         wrap(buf_str(&text), "", HELP_COLUMN, out);
     }
     buf_free(&text);
@@ -146,7 +145,7 @@ void schema_print_yaml(const struct schema *s, struct buf *out)
             continue;
         }
         buf_clear(&text);
-        describe(o, &text);
+        schema_describe(o, &text);
         buf_puts(out, "\n# ");
         wrap(buf_str(&text), "# ", 2, out);
         bool quoted = o->type == SCHEMA_STRING || o->type == SCHEMA_ENUM;
