@@ -1,13 +1,17 @@
 #!/usr/bin/env python3
-"""What watches tamp, against the binary: Prometheus rules and the metrics that they name."""
+"""What watches tamp, against the binary: the rules of Prometheus, Grafana's dashboard, and the
+metrics that they name."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
+from typing import Any, Iterator
 
 from harness import ROOT, Cases, Server, Skip, check, user
 
@@ -15,6 +19,9 @@ PROMETHEUS = ROOT / "docker/prometheus"
 RULES = PROMETHEUS / "tamp.rules.yml"
 RULES_TEST = PROMETHEUS / "tamp.rules.test.yml"
 CONFIG = PROMETHEUS / "prometheus.yml"
+COMPOSE = ROOT / "docker/compose.yaml"
+GRAFANA = ROOT / "docker/grafana"
+DASHBOARD = GRAFANA / "dashboards/tamp.json"
 METRIC = re.compile(r"\b(?:tamp|process)_[a-z0-9_]+\b")
 
 
@@ -57,6 +64,74 @@ def rules_fire() -> None:
     check(alerts and alerts == set(fired), f"alerts without a test that fires them: {alerts ^ set(fired)}")
 
 
+# -- the dashboard ----------------------------------------------------------------------
+
+
+def dashboard() -> dict[str, Any]:
+    loaded = json.loads(DASHBOARD.read_text())
+    check(isinstance(loaded, dict), "not an object")
+    return loaded
+
+
+def every(node: Any, key: str) -> Iterator[Any]:
+    """The values of a key, however deep they stand."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            if name == key:
+                yield value
+            yield from every(value, key)
+    elif isinstance(node, list):
+        for item in node:
+            yield from every(item, key)
+
+
+def dashboard_expressions() -> list[str]:
+    """Its PromQL with Grafana's variables filled in."""
+    found = list(every(dashboard(), "expr"))
+    check(len(found) > 40, f"only {len(found)} expressions")
+    filled = [e.replace("$__rate_interval", "5m").replace("$instance", ".*") for e in found]
+    check(not (odd := [e for e in filled if "$" in e]), f"unknown variables: {odd}")
+    return filled
+
+
+def dashboard_is_whole() -> None:
+    panels = dashboard()["panels"]
+    check(len({p["id"] for p in panels}) == len(panels), "two panels have one id")
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        at = panel["gridPos"]
+        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        check(at["x"] >= 0 and at["x"] + at["w"] <= 24, f"{panel['title']} leaves the grid")
+        check(not cells & taken, f"{panel['title']} lies over another panel")
+        taken |= cells
+        if panel["type"] != "row":
+            refs = [t["refId"] for t in panel["targets"]]
+            check(refs and len(set(refs)) == len(refs), f"{panel['title']}: refIds {refs}")
+            check(panel["description"] and panel["datasource"], f"{panel['title']}: not explained")
+    source = (GRAFANA / "provisioning/datasources/prometheus.yml").read_text()
+    uids = {d["uid"] for d in every(dashboard(), "datasource")}
+    check(all(re.search(rf"^    uid: {u}\b", source, re.M) for u in uids), f"not provisioned: {uids}")
+
+
+def dashboard_parses() -> None:
+    rules = [{"record": f"panel:{i}", "expr": e} for i, e in enumerate(dashboard_expressions())]
+    with tempfile.TemporaryDirectory(prefix="tamp-") as folder:
+        file = Path(folder) / "panels.yml"  # JSON is YAML
+        file.write_text(json.dumps({"groups": [{"name": "panels", "rules": rules}]}))
+        promtool("check", "rules", file)
+
+
+def compose_mounts_exist() -> None:
+    text = COMPOSE.read_text()
+    mounts = re.findall(r"- \./(\S+?):(\S+?):ro", text)
+    check(len(mounts) >= 3, f"mounts {mounts}")
+    for source, _ in mounts:
+        check((ROOT / "docker" / source).exists(), f"docker/{source} is mounted and does not exist")
+    provider = (GRAFANA / "provisioning/dashboards/tamp.yml").read_text()
+    path = re.search(r"path: (\S+)", provider)
+    check(path and ("grafana/dashboards", path[1]) in mounts, "Grafana looks elsewhere for dashboards")
+
+
 def main() -> None:
     cases = Cases()
     with Server(tiny=True) as server:
@@ -68,9 +143,20 @@ def main() -> None:
             check(len(METRIC.findall(used)) > 20, "no metrics found: the pattern is wrong")
             check(not (lost := unknown_metrics(used, kinds)), f"not in /metrics: {sorted(lost)}")
 
+        def dashboard_names_metrics() -> None:
+            text = "\n".join(dashboard_expressions())
+            check(not (lost := unknown_metrics(text, kinds)), f"not in /metrics: {sorted(lost)}")
+            records = set(re.findall(r"- record: (\S+)", RULES.read_text()))
+            used = set(re.findall(r"\btamp:[\w:]+", text))
+            check(used and used <= records, f"not recorded: {used - records}")
+
         cases.run("rules and configuration are valid", rules_are_valid)
         cases.run("every alert fires in its test, none on a healthy server", rules_fire)
         cases.run("rules name metrics that /metrics has", rules_name_metrics)
+        cases.run("the dashboard is whole", dashboard_is_whole)
+        cases.run("every expression of the dashboard parses", dashboard_parses)
+        cases.run("the dashboard names metrics that /metrics has", dashboard_names_metrics)
+        cases.run("what compose mounts is there", compose_mounts_exist)
     cases.end()
 
 
