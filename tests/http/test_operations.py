@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""What watches tamp, against the binary: the rules of Prometheus, Grafana's dashboard, and the
-metrics that they name."""
+"""What watches tamp, against the binary: the rules of Prometheus, Grafana's dashboard, the
+manual, and the metrics that they name."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ CONFIG = PROMETHEUS / "prometheus.yml"
 COMPOSE = ROOT / "docker/compose.yaml"
 GRAFANA = ROOT / "docker/grafana"
 DASHBOARD = GRAFANA / "dashboards/tamp.json"
+MANUAL = ROOT / "docs/operations.md"
 METRIC = re.compile(r"\b(?:tamp|process)_[a-z0-9_]+\b")
 
 
@@ -132,11 +133,21 @@ def compose_mounts_exist() -> None:
     check(path and ("grafana/dashboards", path[1]) in mounts, "Grafana looks elsewhere for dashboards")
 
 
+# -- the text ---------------------------------------------------------------------------
+
+
+def alerts_are_explained() -> None:
+    headings = set(re.findall(r"(?m)^### (Tamp\w+)$", MANUAL.read_text()))
+    alerts = set(re.findall(r"- alert: (\w+)", RULES.read_text()))
+    check(alerts == headings, f"only in one of rules and {MANUAL.name}: {alerts ^ headings}")
+
+
 def main() -> None:
     cases = Cases()
     with Server(tiny=True) as server:
         server.chat(user("Hello", max_tokens=2))
-        kinds = shown_metrics(server.request("GET", "/metrics").text)
+        scrape = server.request("GET", "/metrics").text
+        kinds = shown_metrics(scrape)
 
         def rules_name_metrics() -> None:
             used = without_comments(RULES.read_text() + RULES_TEST.read_text())
@@ -150,6 +161,12 @@ def main() -> None:
             used = set(re.findall(r"\btamp:[\w:]+", text))
             check(used and used <= records, f"not recorded: {used - records}")
 
+        def metrics_are_explained() -> None:
+            told = re.findall(r"(?m)^# HELP (\S+) (.*)$", scrape)
+            rows = [f"| `{name}` | {kinds[name]} | {meaning} |" for name, meaning in told]
+            table = re.findall(r"(?m)^\| `\w+` \| (?:counter|gauge|histogram) \| .*$", MANUAL.read_text())
+            check(table == rows, f"{MANUAL.name} differs: {sorted(set(table) ^ set(rows))}")
+
         cases.run("rules and configuration are valid", rules_are_valid)
         cases.run("every alert fires in its test, none on a healthy server", rules_fire)
         cases.run("rules name metrics that /metrics has", rules_name_metrics)
@@ -157,6 +174,8 @@ def main() -> None:
         cases.run("every expression of the dashboard parses", dashboard_parses)
         cases.run("the dashboard names metrics that /metrics has", dashboard_names_metrics)
         cases.run("what compose mounts is there", compose_mounts_exist)
+        cases.run("every alert is explained", alerts_are_explained)
+        cases.run("every metric is explained as /metrics does", metrics_are_explained)
     cases.end()
 
 
