@@ -122,7 +122,7 @@ run: ## install what is missing, build, bring the models, serve (ARGS='--port 90
 	@exec ./tamp serve $(ARGS)
 
 .PHONY: deps
-deps: ## say what Debian packages are missing and install them (SET=test: also the tests')
+deps: ## say what Debian packages are missing and install them (SET=test: also the tests', SET=deb: also the package's)
 	@tools/deps $(or $(SET),run)
 
 .PHONY: models
@@ -179,6 +179,11 @@ install: tamp ## copy into DESTDIR and PREFIX (/usr/local), models too if they a
 	tools/install_texts ./tamp $(DESTDIR)$(PREFIX)/share
 	for file in models/*.gguf; do [ ! -f "$$file" ] || \
 	  install -m 644 "$$file" $(DESTDIR)$(PREFIX)/share/tamp/models; done
+
+.PHONY: deb
+deb: ## make build/deb/tamp_VERSION_ARCH.deb, and let lintian judge it
+	@tools/deps deb
+	@packaging/build
 
 .PHONY: clean
 clean: ## remove everything that was built (models stay)

@@ -9,6 +9,7 @@
 #include "cmd/engine_setup.h"
 #include "cmd/greeting.h"
 #include "cmd/plan_text.h"
+#include "cmd/sd_notify.h"
 #include "cmd/warm.h"
 #include "config/version.h"
 #include "server/limits.h"
@@ -148,6 +149,15 @@ static void greet(const struct config *c, const struct engine *en, const struct 
     buf_free(&text);
 }
 
+/* A manager that cannot be told is the administrator's to see; requests are served all the same. */
+static void tell_manager(const char *state)
+{
+    struct err e = ERR_INIT;
+    if (sd_notify_send(getenv("NOTIFY_SOCKET"), state, &e)) {
+        log_event(LOG_WARN, "service manager", log_str("error", e.msg));
+    }
+}
+
 /* -- the two waits ---------------------------------------------------------------------- */
 
 /* True when the engine is there; false when a signal came first. A second signal ends
@@ -200,8 +210,10 @@ static int serve_until_signal(const struct config *c, const struct plan *plan, s
     if (loaded) {
         server_attach_engine(s, l.engine);
         greet(c, l.engine, plan, server_port(s));
+        tell_manager(SD_NOTIFY_READY);
         while (!signal_came(-1)) {
         }
+        tell_manager(SD_NOTIFY_STOPPING);
         drain(s, c->drain_timeout_s);
     }
     server_stop(s);
