@@ -3,8 +3,8 @@
  * DVT (arXiv 2105.15075) lets a classifier leave after 7 x 7, 10 x 10 or 14 x 14 tokens, with
  * three trained transformers. Frozen models have one tower and one decoder; what transfers is
  * the idea that most pictures are easy. The tower runs once, at full size. Its rows, reduced
- * to rung 0, go through the decoder; when the lead of the answer's first token is less than
- * `margin`, the same rows reduced to the next rung go through it again (engine/guard.h).
+ * to rung 0, go through the decoder; when one of the answer's first tokens leads the second by less
+ * than `margin`, the same rows reduced to the next rung go through it again (engine/guard.h).
  * Nothing is encoded twice. Rung k of n leaves ratio_k rows in for each row out,
  *
  *   ratio_k = ratio (last / ratio)^(k / (n - 1))
@@ -15,7 +15,7 @@
 #include "compress/compressor.h"
 #include "compress/options.h"
 
-enum { RATIO, RUNGS, LAST, MARGIN, BY };
+enum { RATIO, RUNGS, LAST, MARGIN, TOKENS, BY };
 
 static const char *const methods[] = {"pool", "prune", NULL};
 
@@ -45,10 +45,11 @@ static const struct compressor_option options[] = {
                 .type = OPTION_FLOAT,
                 .min = 0,
                 .max = 1,
-                .def = 0.3,
+                .def = 0.15,
                 .unit = "",
-                .help = "the next rung is taken when the answer's first token leads the second by "
-                        "less, as probabilities"},
+                .help = "the next rung is taken when one of the answer's first tokens leads the "
+                        "second most likely by less, as probabilities"},
+    [TOKENS] = OPTION_FIRST_TOKENS,
     [BY] = {.name = "by",
             .type = OPTION_ENUM,
             .min = 0,

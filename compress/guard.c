@@ -1,5 +1,6 @@
 #include "compress/guard.h"
 
+#include "compress/options.h"
 #include "compress/plan_impl.h"
 
 #include <math.h>
@@ -10,7 +11,7 @@ const struct compressor_option guard_options[N_GUARD_OPTIONS] = {
                       .type = OPTION_FLOAT,
                       .min = 0,
                       .max = 1,
-                      .def = 0.3,
+                      .def = 0.15,
                       .unit = "",
                       .help = "least lead of the most likely token over the second, as "
                               "probabilities"},
@@ -21,14 +22,7 @@ const struct compressor_option guard_options[N_GUARD_OPTIONS] = {
                        .def = 0,
                        .unit = "nats",
                        .help = "most entropy of the next token"},
-    [GUARD_TOKENS] = {.name = "tokens",
-                      .type = OPTION_INT,
-                      .min = 1,
-                      .max = 16,
-                      .def = 1,
-                      .unit = "tokens",
-                      .help = "so many first tokens of the answer are looked at, and held back "
-                              "until they were"},
+    [GUARD_TOKENS] = OPTION_FIRST_TOKENS,
     [GUARD_MIN_RATIO] = {.name = "min_ratio",
                          .type = OPTION_FLOAT,
                          .min = 1,

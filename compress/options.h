@@ -24,6 +24,13 @@
         .modalities = (slots)                                                                      \
     }
 
+/* Tokens of an answer that say whether it is in doubt. */
+#define OPTION_FIRST_TOKENS                                                                        \
+    {                                                                                              \
+        .name = "tokens", .type = OPTION_INT, .min = 1, .max = 16, .def = 8, .unit = "tokens",     \
+        .help = "so many first tokens of the answer are looked at, and held back until they were"  \
+    }
+
 /* How far neighbours of text may be joined. */
 #define OPTION_THRESHOLD(otherwise, help_text)                                                     \
     {                                                                                              \

@@ -350,6 +350,11 @@ double plan_step_margin(const struct plan_step *step)
     return plan_step_rungs(step) > 1 ? option_of(step, "margin", 0) : 0;
 }
 
+int plan_step_tokens(const struct plan_step *step)
+{
+    return plan_step_rungs(step) > 1 ? (int)option_of(step, "tokens", 0) : 0;
+}
+
 void plan_step_set_rung(struct plan_step *step, const struct plan_step *planned, int rung)
 {
     int n = plan_step_rungs(planned);

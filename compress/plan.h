@@ -79,8 +79,10 @@ double plan_step_ratio(const struct plan_step *step, int n);
  * step as it was planned. */
 int plan_step_rungs(const struct plan_step *step);
 void plan_step_set_rung(struct plan_step *step, const struct plan_step *planned, int rung);
-/* The lead that the first token needs on the rungs before the last; 0 without a cascade. */
+/* The lead that each of the first tokens needs on the rungs before the last, and how many they
+ * are; 0 without a cascade. */
 double plan_step_margin(const struct plan_step *step);
+int plan_step_tokens(const struct plan_step *step);
 /* Nothing is merged; the name of the profile and the guard stay. */
 void plan_make_plain(struct plan *p);
 /* The step for the text of a prompt with n_text_rows rows; a target ratio becomes a
@@ -95,7 +97,7 @@ int plan_lm_steps(const struct plan *p, int n_layer, int n_text_rows, const stru
                   struct plan_step out[PLAN_MAX_LM_STEPS], const char **skipped);
 
 /* "image tome ratio=4 schedule=constant counts=fixed; text cosine threshold=0.85 max_group=4
- * norm=direction; protect_system=true protect_tail=32 min_text_rows=64; guard margin=0.3 tokens=1
+ * norm=direction; protect_system=true protect_tail=32 min_text_rows=64; guard margin=0.15 tokens=1
  * min_ratio=1.1", or "off": log, report, docs. Options that have no effect are left out. -1 when
  * out is full. */
 int plan_print(const struct plan *p, struct buf *out);

@@ -53,20 +53,32 @@ static bool climbs(const struct job *j)
     return j->attempt.rung + 1 < j->attempt.n_rungs;
 }
 
+/* First tokens that the guard looks at. */
+static int guarded(const struct job *j)
+{
+    return j->asked.guard.on ? (int)j->asked.guard.value[GUARD_TOKENS] : 0;
+}
+
 static const char *doubt(const struct job *j, const struct guard_signal *s)
 {
-    const char *reason = guard_doubts(&j->asked.guard, s);
+    const char *reason = j->n_generated < guarded(j) ? guard_doubts(&j->asked.guard, s) : NULL;
     for (int i = 0; !reason && climbs(j) && i < j->prompt.n_images; i++) {
-        reason =
-            s->margin < plan_step_margin(&j->prompt.images[i].planned) ? "narrow_margin" : NULL;
+        const struct plan_step *cascade = &j->prompt.images[i].planned;
+        bool narrow = s->margin < plan_step_margin(cascade);
+        reason = narrow && j->n_generated < plan_step_tokens(cascade) ? "narrow_margin" : NULL;
     }
     return reason;
 }
 
-/* Tokens to look at before any is sent. A cascade looks at the first. */
+/* Tokens to look at before any is sent. */
 static int n_tokens(const struct job *j)
 {
-    return j->asked.guard.on ? (int)j->asked.guard.value[GUARD_TOKENS] : 1;
+    int n = guarded(j);
+    for (int i = 0; climbs(j) && i < j->prompt.n_images; i++) {
+        int m = plan_step_tokens(&j->prompt.images[i].planned);
+        n = m > n ? m : n;
+    }
+    return n;
 }
 
 /* ---- another attempt ------------------------------------------------------------------ */

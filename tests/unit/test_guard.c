@@ -81,7 +81,7 @@ TEST(guard_is_part_of_the_plan, "it is printed and makes another id; bad options
     CHECK(plan_id(&p) != before);
     buf_init(&out, 4096);
     CHECK_INT(plan_print(&p, &out), ==, 0);
-    CHECK(strstr(buf_str(&out), "; guard margin=0.3 tokens=4 min_ratio=1.1"));
+    CHECK(strstr(buf_str(&out), "; guard margin=0.15 tokens=4 min_ratio=1.1"));
     buf_free(&out);
     CHECK_INT(plan_set_guard(&p, "tokens", 0, &e), ==, -1);
     CHECK_STR(e.param, "compression.guard.tokens");
