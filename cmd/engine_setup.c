@@ -67,6 +67,9 @@ struct engine *engine_setup(const struct config *c, struct err *e)
             .image_cache_bytes = (size_t)c->image_cache_mb << 20,
             .prefix_cache_bytes = c->prefix_cache ? (size_t)c->prefix_cache_mb << 20 : 0,
             .speculation = c->speculation,
+            .shadow_share = c->shadow / 100,
+            .shadow_target = c->shadow_target / 100,
+            .rollout_progressive = c->rollout == CONFIG_ROLLOUT_PROGRESSIVE,
             .itl_target_ms = (double)c->itl_target_ms,
         };
         en = engine_open(&p, e);

@@ -197,7 +197,7 @@ static int find_option(const struct plan *p, enum modality m, const char *option
 }
 
 /* Store, and unset what would hide it. */
-static void store(struct plan_step *step, int i, double value)
+void plan_step_store(struct plan_step *step, int i, double value)
 {
     const struct compressor_info *info = &step->method->info;
     step->options[i] = value;
@@ -219,7 +219,7 @@ int plan_set_number(struct plan *p, enum modality m, const char *option, double 
     if (plan_check_number(compressor_option(p->step[m].method, i), modality_name(m), value, e)) {
         return -1;
     }
-    store(&p->step[m], i, value);
+    plan_step_store(&p->step[m], i, value);
     return 0;
 }
 
@@ -258,7 +258,7 @@ int plan_set_text(struct plan *p, enum modality m, const char *option, const cha
         return option_error(e, o->type == OPTION_ENUM ? ERR_INVALID : ERR_TYPE, modality_name(m), o,
                             got);
     }
-    store(&p->step[m], i, v);
+    plan_step_store(&p->step[m], i, v);
     return 0;
 }
 
@@ -311,6 +311,10 @@ void plan_image_step(const struct plan *p, enum image_detail detail, int width, 
         use_strongest(out, n_rows);
     } else if (is_auto && out->options[ratio] <= 1) {
         turn_off(out, MODALITY_IMAGE, "too_few_rows", &reason);
+    }
+    if (p->cap > 0 && !is_off(out)) {
+        plan_step_cap(out, MODALITY_IMAGE, n_rows, p->cap);
+        reason = is_off(out) ? "capped" : reason;
     }
     if (skipped) {
         *skipped = reason;
@@ -392,18 +396,25 @@ static double text_ratio(int n_rows)
 
 /* Resolve a target ratio in place; a reason when that is not possible. */
 static const char *resolve_text_ratio(struct plan_step *out, enum modality m, int n_text_rows,
-                                      const struct calibration *cal)
+                                      double cap, const struct calibration *cal)
 {
     int ratio = compressor_option_index(out->method, "ratio");
     int threshold = compressor_option_index(out->method, "threshold");
-    if (ratio < 0 || !compressor_option_is_set(out->method, out->options, ratio)) {
-        return NULL;
-    }
-    if (isnan(out->options[ratio])) {
+    bool rated = ratio >= 0 && compressor_option_is_set(out->method, out->options, ratio);
+    if (rated && isnan(out->options[ratio])) {
         out->options[ratio] = text_ratio(n_text_rows);
         if (out->options[ratio] <= 1) {
             return "too_short";
         }
+    }
+    if (cap > 0) {
+        plan_step_cap(out, m, n_text_rows, cap);
+    }
+    if (is_off(out)) {
+        return "capped";
+    }
+    if (!rated) {
+        return NULL;
     }
     double steps = modifier_value(out, MODIFIER_STEPS);
     if (m == MODALITY_LM && steps > 1) {
@@ -428,7 +439,7 @@ void plan_text_step(const struct plan *p, enum modality m, int n_text_rows,
     if (!is_off(out)) {
         const char *why = n_text_rows < p->min_text_rows
                               ? "too_short"
-                              : resolve_text_ratio(out, m, n_text_rows, cal);
+                              : resolve_text_ratio(out, m, n_text_rows, p->cap, cal);
         if (why) {
             turn_off(out, m, why, &reason);
         }

@@ -31,6 +31,8 @@ struct plan {
     /* The operator's text before the messages of each request, such as a policy, NULL = none.
      * Not owned; it must stay as long as plans with it are used. */
     const char *static_prefix;
+    double cap; /* no step compresses more than so many times; 0 = as planned. Not part of the
+                   id: what holds the plan back (roll-out, budget), not what it is */
 };
 
 #define PLAN_MAX_LM_STEPS 3  /* `steps` of the lm slot */
@@ -83,6 +85,9 @@ void plan_step_set_rung(struct plan_step *step, const struct plan_step *planned,
  * are; 0 without a cascade. */
 double plan_step_margin(const struct plan_step *step);
 int plan_step_tokens(const struct plan_step *step);
+/* The step for n_rows rows, at no more than `cap` times, or off where its method has no such
+ * rate. */
+void plan_step_cap(struct plan_step *step, enum modality m, int n_rows, double cap);
 /* Nothing is merged; the name of the profile and the guard stay. */
 void plan_make_plain(struct plan *p);
 /* The step for the text of a prompt with n_text_rows rows; a target ratio becomes a

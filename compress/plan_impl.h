@@ -8,6 +8,9 @@
 /* A method at its defaults in the slot of modality m. */
 void plan_step_init(struct plan_step *step, enum modality m, const struct compressor *method);
 
+/* Store a value, and unset what would hide it. */
+void plan_step_store(struct plan_step *step, int i, double value);
+
 /* An ERR_INVALID about an unknown `what` named `name`: the nearest of names (NULL-terminated)
  * if one is near, and all of them. */
 void plan_unknown_name(struct err *e, const char *param, const char *what, const char *name,

@@ -25,8 +25,9 @@ struct report {
         const char *reason; /* static word: "too_short", "detail_high", "nothing_similar", ... */
     } skipped[REPORT_MAX_SKIPPED];
     int n_skipped;
-    int original_rows;          /* prompt rows before any merge */
-    int compressed_rows;        /* prompt rows in the first decoder block */
+    int original_rows;   /* prompt rows before any merge */
+    int compressed_rows; /* prompt rows in the first decoder block */
+    const char *rollout; /* static: the plan's level (engine/rollout.h); NULL = not followed */
     double mean_rows_per_layer; /* over the decoder's blocks: the honest cost figure */
 };
 

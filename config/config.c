@@ -10,14 +10,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define KEY_FILE_MAX_BYTES 65536
-#define MAX_API_KEYS       1024
-#define BOTH               (CONFIG_SERVE | CONFIG_RUN)
+#define BOTH (CONFIG_SERVE | CONFIG_RUN)
 
 static const char *const log_formats[] = {"logfmt", "json", NULL};
 static const char *const precisions[] = {"int8", "f32", NULL};
 static const char *const cache_types[] = {"f16", "q8_0", NULL};
 static const char *const poolings[] = {"auto", "mean", "last", "cls", NULL};
+static const char *const rollouts[] = {"full", "progressive", NULL};
 static const char *const log_levels[] = {"debug", "info", "warn", "error", NULL};
 
 #define AT(member) offsetof(struct config, member)
@@ -253,6 +252,42 @@ static const struct schema_option options[] = {
              "profile; settings such as image.ratio=2,text.threshold=0.9 change it",
      .offset = AT(compression),
      .commands = BOTH},
+    {.name = "shadow",
+     .group = "Compression",
+     .type = SCHEMA_FLOAT,
+     .def = "0",
+     .min = 0,
+     .max = 100,
+     .metavar = "PERCENT",
+     .unit = "",
+     .help =
+         "of compressed requests, run once more uncompressed while nobody waits, to compare the "
+         "answers; a plan that falls below --shadow-target compresses less by itself",
+     .offset = AT(shadow),
+     .commands = CONFIG_SERVE},
+    {.name = "shadow-target",
+     .group = "Compression",
+     .type = SCHEMA_FLOAT,
+     .def = "95",
+     .min = 0,
+     .max = 100,
+     .metavar = "PERCENT",
+     .unit = "",
+     .help = "of the first 32 tokens of compressed answers that the uncompressed prompt must lead "
+             "to as well",
+     .offset = AT(shadow_target),
+     .commands = CONFIG_SERVE},
+    {.name = "rollout",
+     .group = "Compression",
+     .type = SCHEMA_ENUM,
+     .def = "full",
+     .choices = rollouts,
+     .metavar = "NAME",
+     .unit = "",
+     .help = "full compresses as planned from the start; progressive begins with shadows alone and "
+             "climbs to 1.3, 2 and 4 times and the plan while --shadow says that answers agree",
+     .offset = AT(rollout),
+     .commands = CONFIG_SERVE},
     {.name = "baselines",
      .group = "Compression",
      .type = SCHEMA_BOOL,
@@ -405,92 +440,6 @@ bool config_given(const struct config *c, const char *name)
     return config_origin(c, name) != SCHEMA_DEFAULT;
 }
 
-/* -- keys ----------------------------------------------------------------------- */
-
-static int add_key(struct config *c, const char *text, size_t len, struct err *e)
-{
-    if (c->n_api_keys == MAX_API_KEYS) {
-        return err_reason(e, ERR_TOO_LARGE, "invalid_config", "more than %d API keys",
-                          MAX_API_KEYS);
-    }
-    char **keys = mem_realloc(c->api_keys, (size_t)c->n_api_keys + 1, sizeof *keys);
-    if (!keys) {
-        return err_no_memory(e, ((size_t)c->n_api_keys + 1) * sizeof *keys);
-    }
-    c->api_keys = keys;
-    char *copy = mem_strndup(text, len);
-    if (!copy) {
-        return err_no_memory(e, len + 1);
-    }
-    keys[c->n_api_keys++] = copy;
-    return 0;
-}
-
-static int add_key_lines(struct config *c, const char *text, size_t len, struct err *e)
-{
-    for (size_t at = 0; at < len;) {
-        const char *newline = memchr(text + at, '\n', len - at);
-        size_t end = newline ? (size_t)(newline - text) : len;
-        size_t begin = at;
-        at = end + 1;
-        while (begin < end && strchr(" \t\r", text[begin])) {
-            begin++;
-        }
-        while (end > begin && strchr(" \t\r", text[end - 1])) {
-            end--;
-        }
-        if (end > begin && text[begin] != '#' && add_key(c, text + begin, end - begin, e)) {
-            return -1;
-        }
-    }
-    return 0;
-}
-
-static int read_key_file(struct config *c, struct err *e)
-{
-    int fd = open(c->api_key_file, O_RDONLY | O_CLOEXEC);
-    struct stat st;
-    if (fd < 0 || fstat(fd, &st)) {
-        err_reason(e, ERR_IO, "invalid_config", "--api-key-file: cannot open %s: %s",
-                   c->api_key_file, strerror(errno));
-        if (fd >= 0) {
-            close(fd);
-        }
-        return -1;
-    }
-    c->key_file_readable_by_others = (st.st_mode & (S_IRGRP | S_IROTH)) != 0;
-    char text[KEY_FILE_MAX_BYTES];
-    size_t len = 0;
-    ssize_t got;
-    while (len < sizeof text && (got = read(fd, text + len, sizeof text - len)) > 0) {
-        len += (size_t)got;
-    }
-    close(fd);
-    int rc = 0;
-    if (len == sizeof text) {
-        rc = err_reason(e, ERR_TOO_LARGE, "invalid_config", "--api-key-file: %s is over %d bytes",
-                        c->api_key_file, KEY_FILE_MAX_BYTES);
-    } else {
-        int before = c->n_api_keys;
-        rc = add_key_lines(c, text, len, e);
-        if (!rc && c->n_api_keys == before) {
-            rc = err_reason(e, ERR_INVALID, "invalid_config",
-                            "--api-key-file: %s holds no key; put one on a line of its own",
-                            c->api_key_file);
-        }
-    }
-    explicit_bzero(text, sizeof text);
-    return rc;
-}
-
-static int load_keys(struct config *c, struct err *e)
-{
-    if (*c->api_key && add_key(c, c->api_key, strlen(c->api_key), e)) {
-        return -1;
-    }
-    return *c->api_key_file ? read_key_file(c, e) : 0;
-}
-
 /* -- what one option cannot check alone -------------------------------------------- */
 
 bool config_is_loopback(const char *host)
@@ -552,7 +501,7 @@ static int load(struct config *c, enum config_command command, struct schema_val
         default_mmproj(c, e)) {
         return -1;
     }
-    return command == CONFIG_SERVE ? (load_keys(c, e) || check_exposure(c, e) ? -1 : 0) : 0;
+    return command == CONFIG_SERVE ? (config_load_keys(c, e) || check_exposure(c, e) ? -1 : 0) : 0;
 }
 
 int config_load(struct config *c, enum config_command command, struct schema_values *extra,

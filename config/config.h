@@ -16,6 +16,7 @@
 enum config_command { CONFIG_SERVE = 1, CONFIG_RUN = 2 };
 
 enum config_precision { PRECISION_INT8, PRECISION_F32 };
+enum config_rollout { CONFIG_ROLLOUT_FULL, CONFIG_ROLLOUT_PROGRESSIVE };
 enum config_cache_type { CACHE_TYPE_F16, CACHE_TYPE_Q8_0 };
 enum config_pooling { POOL_AUTO, POOL_MEAN, POOL_LAST, POOL_CLS };
 
@@ -45,8 +46,10 @@ struct config {
     int pooling;    /* enum config_pooling */
     char *profile, *compression;
     bool baselines;
-    int log_format; /* enum log_format */
-    int log_level;  /* enum log_level */
+    double shadow, shadow_target; /* percent */
+    int rollout;                  /* enum config_rollout */
+    int log_format;               /* enum log_format */
+    int log_level;                /* enum log_level */
     char *config_file;
 
     struct config_profile *profiles; /* [n_profiles] */
@@ -77,6 +80,8 @@ bool config_is_loopback(const char *host);
  * read, listening without a key, an environment variable that is nearly an option. */
 void config_log_warnings(const struct config *c, enum config_command command);
 
+/* api-key and the lines of api-key-file, into api_keys (config_keys.c). */
+int config_load_keys(struct config *c, struct err *e);
 /* The YAML file alone, into c (config_file.c). `name` is used in messages. */
 int config_read_file(struct config *c, const char *path, struct err *e);
 /* After it: the static prefixes of its profiles, from their files, checked. */

@@ -24,6 +24,9 @@ void attempt_prepare(struct job *j)
         int n = plan_step_rungs(&j->prompt.images[i].planned);
         a->n_rungs = n > a->n_rungs ? n : a->n_rungs;
     }
+    if (a->plain) { /* served as it came, and compressed in its shadow */
+        plan_make_plain(&j->plan);
+    }
     a->prepared = j->result.report;
     a->begin = arena_mark(&j->arena);
 }
@@ -147,6 +150,7 @@ static void begin_again(struct engine *en, struct job *j, const char *why)
     a->plain = !climbs(j);
     a->rung += !a->plain;
     a->looked = false;
+    j->n_tape = 0;
     batch_restart(en, j);
     arena_rewind(&j->arena, a->begin);
     if (a->plain) {

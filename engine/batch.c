@@ -191,7 +191,7 @@ static void fill_result(struct engine *en, struct job *j)
 }
 
 /* What the engine thread holds for a job. */
-static void let_go(struct engine *en, struct job *j)
+void batch_let_go(struct engine *en, struct job *j)
 {
     leave_prompt_turns(en, j);
     if (j->has_kv) {
@@ -206,7 +206,7 @@ static void let_go(struct engine *en, struct job *j)
 
 void batch_restart(struct engine *en, struct job *j)
 {
-    let_go(en, j);
+    batch_let_go(en, j);
     j->pieces = NULL;
     j->chunks = NULL;
     j->n_pieces = j->n_chunks = j->max_chunks = 0;
@@ -229,7 +229,10 @@ void batch_finish(struct engine *en, struct job *j, const struct err *error)
         attempt_count(en, j);
     }
     fill_result(en, j);
-    let_go(en, j);
+    if (!error) {
+        shadow_offer(en, j);
+    }
+    batch_let_go(en, j);
 
     pthread_mutex_lock(&en->lock);
     queue_job_ended(en, j);
@@ -336,6 +339,7 @@ static int take_token(struct engine *en, struct job *j, const float *logits, boo
     if (constrain_accept(j, id, &over, e)) {
         return -1;
     }
+    shadow_saw(en, j, logits, id);
     sampler_accept(j->sampler, id);
     lookup_add(&j->lookup, id);
     j->n_generated++;

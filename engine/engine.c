@@ -25,7 +25,7 @@ static void *worker_main(void *arg)
     pool_pin_caller(en->compute.pool);
     for (;;) {
         pthread_mutex_lock(&en->lock);
-        while (!en->stopping && en->n_running == 0 && !en->queue_head) {
+        while (!en->stopping && en->n_running == 0 && !en->queue_head && !shadow_waits(en)) {
             pthread_cond_wait(&en->wake, &en->lock);
         }
         struct job *admitted[ENGINE_MAX_PARALLEL];
@@ -42,11 +42,18 @@ static void *worker_main(void *arg)
         if (stop) {
             return NULL;
         }
+        if (n_admitted > 0) {
+            shadow_abandon(en);
+        }
         for (int i = 0; i < n_admitted; i++) {
             batch_admit(en, admitted[i]);
         }
         atomic_store(&en->last_step_ns, clock_ns());
-        step_run(en);
+        if (en->n_running > 0) {
+            step_run(en);
+        } else {
+            shadow_step(en);
+        }
         pthread_mutex_lock(&en->lock);
         queue_charge_answers(en);
         en->kv_used_bytes = en->kv_pool.running_bytes;
@@ -68,6 +75,15 @@ static int check_params(const struct engine_params *p, struct err *e)
     }
     if (p->max_queue < 0 || p->max_images < 0 || p->ctx_size < 0 || p->n_threads < 0) {
         return err_set(e, ERR_RANGE, "max_queue, max_images, ctx_size and threads must be >= 0");
+    }
+    if (!(p->shadow_share >= 0 && p->shadow_share <= 1) ||
+        !(p->shadow_target >= 0 && p->shadow_target <= 1)) {
+        return err_set(e, ERR_RANGE, "shadow_share and shadow_target must be from 0 to 1");
+    }
+    if (p->rollout_progressive && p->shadow_share <= 0) {
+        return err_set(e, ERR_INVALID,
+                       "a progressive roll-out climbs on what shadows say: set --shadow to the "
+                       "percentage of requests that get one");
     }
     return 0;
 }
@@ -272,6 +288,8 @@ struct engine *engine_open(const struct engine_params *p, struct err *e)
     pthread_mutex_init(&en->lock, NULL);
     pthread_cond_init(&en->wake, NULL);
     arena_init(&en->scratch, SCRATCH_ARENA_BYTES);
+    rollout_init(&en->rollout, p->rollout_progressive ? ROLLOUT_SHADOW : ROLLOUT_FULL,
+                 p->shadow_target);
     if (copy_params(en, p, e) || start(en, e)) {
         engine_close(en);
         return NULL;
@@ -308,6 +326,7 @@ void engine_close(struct engine *en)
     if (en->worker_started) {
         pthread_join(en->worker, NULL);
         end_all_jobs(en);
+        shadow_clear(en);
     }
     prefix_cache_free(en->prefix_cache);
     image_cache_free(en->image_cache);
@@ -323,6 +342,7 @@ void engine_close(struct engine *en)
     arena_clear(&en->scratch);
     fair_clear(&en->turns);
     fair_clear(&en->prompt_turns);
+    rollout_clear(&en->rollout);
     pthread_cond_destroy(&en->wake);
     pthread_mutex_destroy(&en->lock);
     for (size_t i = 0; i < sizeof en->owned_strings / sizeof *en->owned_strings; i++) {
@@ -371,6 +391,7 @@ void engine_stats(struct engine *en, struct engine_stats *out)
     pthread_mutex_lock(&en->lock);
     unsigned long long last = atomic_load(&en->last_step_ns);
     *out = (struct engine_stats){
+        .shadow = en->shadow.stats,
         .n_running = en->n_running,
         .n_waiting = en->n_waiting,
         .kv_used_bytes = en->kv_used_bytes,

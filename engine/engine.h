@@ -56,6 +56,10 @@ struct engine_params {
     bool speculation;          /* draft tokens by prompt look-up; same answers, sooner */
     const char *pooling;       /* of embeddings: "mean", "last", "cls"; NULL = as the file says, and
                                   "last" where it says nothing */
+    double shadow_share;       /* of compressed requests that run once more uncompressed, while
+                                  nobody waits (shadow.c): 0..1 */
+    double shadow_target;      /* agreement that a plan must keep, 0..1 */
+    bool rollout_progressive;  /* plans begin as shadows and climb (rollout.h), not in full */
     double itl_target_ms;      /* time between two tokens of an answer that prompts beside it should
                                   leave; 0 = prompts are not held back */
 };
@@ -344,7 +348,24 @@ struct engine_passes {
                                                  bound before; the last: of more than all */
 };
 
+/* Comparisons of served answers with what the other prompt leads to. */
+struct engine_shadow {
+    uint64_t n_done, n_abandoned; /* requests; given up when others came, or never begun */
+    uint64_t n_tokens, n_agreed;  /* compared, and most likely to both */
+    double
+        divergence; /* sum over n_done: KL(uncompressed || compressed) of the first token, nats */
+    uint64_t n_falls, n_climbs; /* changes of a plan's level */
+};
+struct engine_rollout {
+    char profile[32];
+    int level;        /* 0 shadow, 1 1.3x, 2 2x, 3 4x, 4 full: the lowest of the profile's plans */
+    double agreement; /* mean on that level; NaN: nothing was compared yet */
+};
+/* Levels of profiles that are followed, at most `max`; returns how many. */
+int engine_rollout(struct engine *en, struct engine_rollout *out, int max);
+
 struct engine_stats {
+    struct engine_shadow shadow;
     int n_running, n_waiting;
     size_t kv_used_bytes;      /* blocks of sequences that run, what they share once */
     size_t kv_total_bytes;     /* most that all blocks together may take */

@@ -16,6 +16,7 @@
 #include "engine/lookup.h"
 #include "engine/pace.h"
 #include "engine/prefix_cache.h"
+#include "engine/rollout.h"
 #include "grammar/token_mask.h"
 #include "model/chat_template.h"
 #include "model/decoder.h"
@@ -114,6 +115,10 @@ void adapters_mix(struct engine *en, const struct engine_request *r, struct lora
 
 /* job.c */
 
+/* First tokens of a served answer that its shadow looks at, and requests that wait for one. */
+#define SHADOW_TOKENS  32
+#define SHADOW_PENDING 2
+
 struct job {
     struct engine *engine;
     atomic_int n_refs; /* the caller's, and the engine's from submit to finish */
@@ -130,6 +135,16 @@ struct job {
     struct lora_mix lora;             /* adapters of all its rows */
     uint8_t scope[ENGINE_SCOPE_BYTES];
     bool cache_prompt;
+
+    unsigned long long rollout_id; /* plan_id, when the plan is followed */
+    enum rollout_level level;
+    bool is_sampled; /* a shadow is wanted */
+    bool is_shadow;  /* this is one: it stops for everybody */
+    struct {
+        token_id token, likely; /* what was sent, what the logits liked most */
+    } tape[SHADOW_TOKENS];      /* [n_tape] of the answer, when is_sampled */
+    int n_tape;
+    float *tape_logits; /* [n_vocab] of the first token */
 
     /* under engine.lock */
     struct job *next; /* queue */
@@ -198,6 +213,14 @@ struct job {
     void *notify_ctx;
 };
 
+struct shadow {
+    atomic_uint drawn; /* millionths of requests drawn so far, round the clock */
+    struct job *pending[SHADOW_PENDING];
+    int n_pending;
+    struct job *served, *job;   /* under way: the request and its shadow */
+    struct engine_shadow stats; /* under engine.lock */
+};
+
 struct engine {
     struct engine_params params;
     struct engine_info info;
@@ -224,6 +247,8 @@ struct engine {
     struct pace first_pass;                   /* the one of engine_open: until there are others */
     int pooling;                              /* enum pooling of embed.c */
     double tower_ms_per_row;                  /* engine thread only; 0: nothing was encoded yet */
+    struct shadow shadow;                     /* the same, but for what it says */
+    struct rollout rollout;                   /* any thread */
     double cascade_rows_in, cascade_rows_out; /* the same: of cascades that answered */
     struct engine_passes passes;              /* the same; stats have a copy */
 
@@ -369,6 +394,20 @@ void attempt_close(struct job *j, const char *doubt);
 /* The request was answered: what cascades cost so far. */
 void attempt_count(struct engine *en, struct job *j);
 
+/* shadow.c. Caller's thread, before steps are planned: the plan's level, and whether this
+ * request gets a shadow. */
+void shadow_prepare(struct engine *en, struct job *j);
+/* Engine thread: what led to a token of the answer; the request was answered. */
+void shadow_saw(const struct engine *en, struct job *j, const float *logits, token_id token);
+void shadow_offer(struct engine *en, struct job *j);
+/* There is something to do while nobody runs: a step of it. */
+bool shadow_waits(const struct engine *en);
+void shadow_step(struct engine *en);
+/* Somebody came: the shadow under way ends. */
+bool shadow_is_disturbed(struct engine *en);
+void shadow_abandon(struct engine *en);
+void shadow_clear(struct engine *en);
+
 /* picture.c: one picture. Cells of the grid along a side. */
 int picture_side(const struct vision_info *v);
 /* At most so many of n_rows rows are left by the step. */
@@ -434,8 +473,10 @@ void step_run(struct engine *en);
 
 /* batch.c, engine thread. A job leaves the queue: its clock and its answer start. */
 void batch_admit(struct engine *en, struct job *j);
-/* Everything of the engine thread's back, but the job stays: its prompt is run from the start. */
+/* Everything of the engine thread's back, but the job stays: its prompt is run from the start,
+ * or never. */
 void batch_restart(struct engine *en, struct job *j);
+void batch_let_go(struct engine *en, struct job *j);
 /* Pictures up to one that had to be encoded (*encoded), or the change from pictures to rows:
  * the state is then JOB_PREFILL. -1: the job failed. */
 int batch_advance_encoding(struct engine *en, struct job *j, bool *encoded, struct err *e);

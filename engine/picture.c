@@ -136,7 +136,9 @@ void picture_begin(struct job *j, int index)
 {
     struct prompt_image *im = &j->prompt.images[index];
     if (j->attempt.plain) {
-        im->step = j->plan.step[MODALITY_IMAGE];
+        struct plan plain = j->plan;
+        plan_make_plain(&plain);
+        im->step = plain.step[MODALITY_IMAGE];
     } else {
         plan_step_set_rung(&im->step, &im->planned, j->attempt.rung);
     }
@@ -166,7 +168,7 @@ int picture_prepare(struct job *j, int index, const struct image *picture,
     const struct vision *v = j->engine->vision;
     bool acts = im->step.method != compressors[0];
     bool whole = !acts || im->step.stage != STAGE_PIXELS || wants_print(&im->step) || j->overlay ||
-                 j->plan.guard.on;
+                 j->plan.guard.on || j->is_sampled || j->attempt.plain;
     if (whole && vision_preprocess(v, picture, 0, &j->arena, &im->whole, e)) {
         return -1;
     }

@@ -21,8 +21,10 @@
 struct tower_hook {
     struct prompt_image *image; /* its report gets times and reasons of the single layers */
     struct arena *scratch;
-    int n_patches; /* sources before these are the class token */
-    double rows;   /* of n_blocks blocks so far */
+    int n_patches;            /* sources before these are the class token */
+    bool acts;                /* rows merge inside the tower */
+    struct engine *shadow_of; /* of a shadow, which stops when somebody comes; else NULL */
+    double rows;              /* of n_blocks blocks so far */
     int n_blocks;
 };
 
@@ -43,11 +45,17 @@ static int tower_run(void *ctx, int layer, int n_layer, struct rows *rows, const
                      int n_metric, struct err *e)
 {
     struct tower_hook *h = ctx;
-    if (layer == 0) {
+    if (h->shadow_of && shadow_is_disturbed(h->shadow_of)) {
+        return err_set(e, ERR_CANCELLED, "somebody came");
+    }
+    if (h->acts && layer == 0) {
         picture_protect(h->image, rows, rows->n_source - h->n_patches);
     }
     h->rows += rows->n;
     h->n_blocks++;
+    if (!h->acts) {
+        return 0;
+    }
     return compress_apply(&h->image->step, MODALITY_IMAGE, layer, n_layer, rows, metric, n_metric,
                           h->scratch, &h->image->layers, e);
 }
@@ -225,16 +233,19 @@ static int encode(struct engine *en, const struct picture_pass *p, int first, in
         struct job *j = p->jobs[first + i];
         struct prompt_image *im = p->images[first + i];
         report_init(&im->layers, &j->plan);
-        contexts[i] = (struct tower_hook){
-            .image = im, .scratch = &en->scratch, .n_patches = vision_info(en->vision)->n_patches};
+        contexts[i] = (struct tower_hook){.image = im,
+                                          .scratch = &en->scratch,
+                                          .n_patches = vision_info(en->vision)->n_patches,
+                                          .acts = im->step.stage == STAGE_VIT_LAYER &&
+                                                  step_in_tower(&im->step),
+                                          .shadow_of = j->is_shadow ? en : NULL};
         hooks[i] = (struct stage_hook){tower_wants, tower_run, &contexts[i]};
-        pictures[i] = (struct vision_picture){
-            .pixels = im->pixels,
-            .n_side = im->n_side,
-            .hook =
-                im->step.stage == STAGE_VIT_LAYER && step_in_tower(&im->step) ? &hooks[i] : NULL,
-            .arena = &j->arena,
-            .rows = &im->rows};
+        pictures[i] =
+            (struct vision_picture){.pixels = im->pixels,
+                                    .n_side = im->n_side,
+                                    .hook = contexts[i].acts || j->is_shadow ? &hooks[i] : NULL,
+                                    .arena = &j->arena,
+                                    .rows = &im->rows};
     }
     double begin = clock_ms();
     if (vision_encode(en->vision, pictures, n, &en->compute, &en->scratch, e)) {

@@ -591,6 +591,7 @@ struct job *job_prepare(struct engine *en, const struct engine_request *request,
     memcpy(j->scope, r->scope, sizeof j->scope);
     j->cache_prompt = r->cache_prompt;
     report_init(&j->result.report, &j->plan);
+    shadow_prepare(en, j);
     struct preparation p = {.job = j,
                             .request = r,
                             .tokens = tokens,

@@ -241,6 +241,10 @@ void render_compression(struct json_writer *w, const struct job_result *result)
         render_modality(w, r, (enum modality)m);
     }
     member_number(w, "mean_rows_per_layer", r->mean_rows_per_layer, 2);
+    if (r->rollout) {
+        json_key(w, "rollout");
+        json_string(w, r->rollout);
+    }
     render_guard(w, result);
     render_skipped(w, r);
     json_end_object(w);

@@ -4,6 +4,7 @@
 
 #include "server/metrics_process.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <string.h>
@@ -112,6 +113,23 @@ static const struct metric_info table[METRIC_COUNT] = {
                              "tamp_prompt_tokens_total."},
     [METRIC_CASCADE_RUNGS] = {"tamp_cascade_answers_total", COUNTER, true, NULL,
                               "Answers of requests with a cascade, by the rung that gave them."},
+    [METRIC_SHADOWS] = {"tamp_shadows_total", COUNTER, true, NULL,
+                        "Requests compared with what the other prompt leads to, by outcome: done, "
+                        "or abandoned because others came."},
+    [METRIC_SHADOW_TOKENS] = {"tamp_shadow_tokens_total", COUNTER, false, NULL,
+                              "Tokens of answers that were compared."},
+    [METRIC_SHADOW_TOKENS_AGREED] = {"tamp_shadow_tokens_agreed_total", COUNTER, false, NULL,
+                                     "Of these, the most likely one with both prompts."},
+    [METRIC_SHADOW_DIVERGENCE] = {"tamp_shadow_first_token_kl_nats_total", COUNTER, false, NULL,
+                                  "KL divergence of the compressed from the uncompressed first "
+                                  "token, summed over tamp_shadows_total."},
+    [METRIC_ROLLOUT_CHANGES] = {"tamp_rollout_changes_total", COUNTER, true, NULL,
+                                "Changes of a plan's level, by direction."},
+    [METRIC_ROLLOUT_LEVEL] = {"tamp_rollout_level", GAUGE, true, NULL,
+                              "How far a profile is rolled out: 0 shadow, 1 1.3x, 2 2x, 3 4x, 4 "
+                              "full."},
+    [METRIC_ROLLOUT_AGREEMENT] = {"tamp_rollout_agreement_ratio", GAUGE, true, NULL,
+                                  "Mean agreement of the last compared requests on that level."},
     [METRIC_REQUEST_PEAK_BYTES] = {"tamp_request_peak_bytes", HISTOGRAM, false, bytes,
                                    "Largest memory of a request: KV, activations, pictures."},
     [METRIC_IMAGE_WORKER_RESTARTS] = {"tamp_image_worker_restarts_total", COUNTER, false, NULL,
@@ -330,6 +348,27 @@ static void set_passes(struct metrics *m, const struct engine_passes *passes)
     pthread_mutex_unlock(&m->lock);
 }
 
+static void set_shadows(struct metrics *m, struct engine *en, const struct engine_shadow *s)
+{
+    struct engine_rollout levels[PLAN_MAX_PROFILES];
+    int n = en ? engine_rollout(en, levels, PLAN_MAX_PROFILES) : 0;
+    metrics_set(m, METRIC_SHADOWS, "outcome=\"done\"", (double)s->n_done);
+    metrics_set(m, METRIC_SHADOWS, "outcome=\"abandoned\"", (double)s->n_abandoned);
+    metrics_set(m, METRIC_SHADOW_TOKENS, "", (double)s->n_tokens);
+    metrics_set(m, METRIC_SHADOW_TOKENS_AGREED, "", (double)s->n_agreed);
+    metrics_set(m, METRIC_SHADOW_DIVERGENCE, "", s->divergence);
+    metrics_set(m, METRIC_ROLLOUT_CHANGES, "direction=\"down\"", (double)s->n_falls);
+    metrics_set(m, METRIC_ROLLOUT_CHANGES, "direction=\"up\"", (double)s->n_climbs);
+    for (int i = 0; i < n; i++) {
+        char labels[LABEL_BYTES];
+        snprintf(labels, sizeof labels, "profile=\"%.31s\"", levels[i].profile);
+        metrics_set(m, METRIC_ROLLOUT_LEVEL, labels, levels[i].level);
+        if (!isnan(levels[i].agreement)) {
+            metrics_set(m, METRIC_ROLLOUT_AGREEMENT, labels, levels[i].agreement);
+        }
+    }
+}
+
 void metrics_set_engine(struct metrics *m, struct engine *en)
 {
     struct engine_stats s = {0};
@@ -339,6 +378,7 @@ void metrics_set_engine(struct metrics *m, struct engine *en)
     metrics_set(m, METRIC_RUNNING, "", s.n_running);
     metrics_set(m, METRIC_WAITING, "", s.n_waiting);
     set_passes(m, &s.passes);
+    set_shadows(m, en, &s.shadow);
     metrics_set(m, METRIC_PICTURE_PASSES, "", (double)s.n_picture_passes);
     metrics_set(m, METRIC_PICTURES_ENCODED, "", (double)s.n_pictures_encoded);
     metrics_set(m, METRIC_KV_CACHE_USAGE, "",

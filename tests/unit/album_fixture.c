@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-void album_open(struct album *a, size_t cache_bytes, int n_threads, int ctx_size)
+static void open_with(struct album *a, struct engine_params p)
 {
     static const char *const names[] = {"picture_224.png", "picture_448.png"};
     struct tiny_clip clip = tiny_clip_default;
@@ -21,18 +21,30 @@ void album_open(struct album *a, size_t cache_bytes, int n_threads, int ctx_size
         a->bytes[i].data = (const uint8_t *)a->files[i];
         mem_free(path);
     }
-    const struct engine_params p = {.model_path = TINY,
-                                    .mmproj_path = mmproj,
-                                    .chat_template = "chatml",
-                                    .ctx_size = ctx_size,
-                                    .n_parallel = 2,
-                                    .max_queue = 8,
-                                    .max_images = ALBUM_MOST,
-                                    .n_threads = n_threads,
-                                    .image_cache_bytes = cache_bytes,
-                                    .prefix_cache_bytes = cache_bytes};
+    p.model_path = TINY;
+    p.mmproj_path = mmproj;
+    p.chat_template = "chatml";
+    p.n_parallel = 2;
+    p.max_queue = 8;
+    p.max_images = ALBUM_MOST;
     a->en = open_engine(&p);
     unlink(mmproj);
+}
+
+void album_open(struct album *a, size_t cache_bytes, int n_threads, int ctx_size)
+{
+    open_with(a, (struct engine_params){.image_cache_bytes = cache_bytes,
+                                        .prefix_cache_bytes = cache_bytes,
+                                        .n_threads = n_threads,
+                                        .ctx_size = ctx_size});
+}
+
+void album_open_shadow(struct album *a, double share, double target, bool progressive)
+{
+    open_with(a, (struct engine_params){.shadow_share = share,
+                                        .shadow_target = target,
+                                        .rollout_progressive = progressive,
+                                        .n_threads = 1});
 }
 
 void album_close(struct album *a)

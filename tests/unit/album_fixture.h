@@ -18,6 +18,8 @@ struct album {
 
 /* ctx_size 0 = the model's own. */
 void album_open(struct album *a, size_t cache_bytes, int n_threads, int ctx_size);
+/* With shadows of a share of requests. */
+void album_open_shadow(struct album *a, double share, double target, bool progressive);
 void album_close(struct album *a);
 /* Pictures 0, 1, 0 and a question, with a method at its defaults. */
 void album_ask(struct album *a, const char *method);

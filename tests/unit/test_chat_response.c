@@ -48,7 +48,8 @@ static struct job_result result(void)
 TEST(chat_response_attempts, "an answer that was judged says how often its prompt was run, and why")
 {
     static const char want[] =
-        "\"guard\":{\"redone\":1,\"expected_ratio\":2.5,\"attempts\":[{\"rows\":30,\"rung\":0,"
+        "\"rollout\":\"1.3x\",\"guard\":{\"redone\":1,\"expected_ratio\":2.5,\"attempts\":[{"
+        "\"rows\":30,\"rung\":0,"
         "\"plain\":false,\"margin\":0.125,\"entropy\":2,\"doubt\":\"narrow_margin\"},"
         "{\"rows\":60,\"rung\":1,\"plain\":false,\"margin\":null,\"entropy\":null,"
         "\"doubt\":null}]}";
@@ -56,6 +57,7 @@ TEST(chat_response_attempts, "an answer that was judged says how often its promp
     struct json_writer w;
     struct buf out;
     r.cascade_ratio = 2.5;
+    r.report.rollout = "1.3x";
     r.rerun_rows = 30;
     r.rerun_image_rows = 16;
     r.report.modality[MODALITY_IMAGE].rows_out = 40;

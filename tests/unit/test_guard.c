@@ -92,6 +92,42 @@ TEST(guard_is_part_of_the_plan, "it is printed and makes another id; bad options
     CHECK(strstr(e.msg, "did you mean \"tokens\""));
 }
 
+TEST(plan_caps,
+     "no step compresses more than the cap, milder ones stay, and the id does not change")
+{
+    struct err e = ERR_INIT;
+    struct plan p;
+    struct plan_step s;
+    const char *skipped;
+    CHECK_OK(plan_from_profile(&p, "balanced", &e), e);
+    unsigned long long id = plan_id(&p);
+    p.cap = 2;
+    CHECK(plan_id(&p) == id);
+    plan_image_step(&p, DETAIL_AUTO, 448, 448, 256, &s, &skipped);
+    CHECK_INT(s.method->ops.predict(s.options, 256), ==, 128);
+    plan_image_step(&p, DETAIL_LOW, 448, 448, 256, &s, &skipped);
+    CHECK_INT(s.method->ops.predict(s.options, 256), ==, 128);
+    p.cap = 8;
+    plan_image_step(&p, DETAIL_AUTO, 448, 448, 256, &s, &skipped);
+    CHECK_INT(s.method->ops.predict(s.options, 256), ==, 64);
+    CHECK_OK(plan_set_number(&p, MODALITY_IMAGE, "rows", 8, &e), e);
+    plan_image_step(&p, DETAIL_AUTO, 448, 448, 256, &s, &skipped);
+    CHECK_INT(s.method->ops.predict(s.options, 256), ==, 32);
+    /* by a threshold: about half at most, so off below 2x */
+    plan_text_step(&p, MODALITY_TEXT, 300, NULL, &s, &skipped);
+    CHECK_STR(s.method->info.name, "cosine");
+    p.cap = 1.3;
+    plan_text_step(&p, MODALITY_TEXT, 300, NULL, &s, &skipped);
+    CHECK_STR(s.method->info.name, "off");
+    CHECK_STR(skipped, "capped");
+    CHECK_OK(plan_set_method(&p, MODALITY_IMAGE, "dedup", &e), e);
+    plan_image_step(&p, DETAIL_AUTO, 448, 448, 256, &s, &skipped);
+    CHECK_STR(skipped, "capped");
+    CHECK_OK(plan_set_method(&p, MODALITY_LM, "query", &e), e);
+    plan_text_step(&p, MODALITY_LM, 300, NULL, &s, &skipped);
+    CHECK_DOUBLE(s.options[compressor_option_index(s.method, "ratio")], ==, 1.3);
+}
+
 TEST(cascade_rungs, "each rung has more rows by the same factor, up to the last ratio")
 {
     struct err e = ERR_INIT;
