@@ -43,7 +43,8 @@ TEST(engine_picture_methods, "every method: same answer from cold and warm cache
         char *want = album_run(&alone, &first);
         const struct report_stage *s = &job_result(first)->report.modality[MODALITY_IMAGE];
         CHECK_INT(s->rows_in, ==, ALBUM_MOST * ALBUM_SIDE * ALBUM_SIDE);
-        CHECK(i == 0 || s->rows_out < s->rows_in || job_result(first)->report.n_skipped > 0);
+        const struct job_result *r = job_result(first);
+        CHECK(i == 0 || s->rows_out < s->rows_in || r->report.n_skipped > 0 || r->n_attempts > 1);
         for (int round = 0; round < 3; round++) {
             album_ask(&a, nth_method(i));
             a.q.request.cache_prompt = round > 0;
