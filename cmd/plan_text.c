@@ -60,12 +60,14 @@ static int set_common(struct plan *p, const struct setting *s, struct err *e)
         p->protect_system = v != 0;
     } else if (strcmp(s->name, "protect_tail") == 0) {
         p->protect_tail = (int)v;
+    } else if (strcmp(s->name, "budget_ms") == 0) {
+        return plan_set_budget(p, v, e);
     } else if (strcmp(s->name, "min_text_rows") == 0) {
         p->min_text_rows = (int)v;
     } else {
         return err_reason(e, ERR_INVALID, "invalid_config",
                           "no setting is called '%s'; there are image.*, text.*, lm.*, guard.*, "
-                          "protect_system, protect_tail and min_text_rows",
+                          "protect_system, protect_tail, min_text_rows and budget_ms",
                           s->name);
     }
     return 0;

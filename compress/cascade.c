@@ -45,7 +45,7 @@ static const struct compressor_option options[] = {
                 .type = OPTION_FLOAT,
                 .min = 0,
                 .max = 1,
-                .def = 0.15,
+                .def = 0.05,
                 .unit = "",
                 .help = "the next rung is taken when one of the answer's first tokens leads the "
                         "second most likely by less, as probabilities"},

@@ -21,6 +21,7 @@
 #define STRONGEST_METHOD "tome"
 #define STRONGEST_RATIO  8.0
 #define PRINT_MAX_BYTES  4096
+#define MOST_BUDGET_MS   600000
 
 /* ---- steps -------------------------------------------------------------------------- */
 
@@ -259,6 +260,19 @@ int plan_set_text(struct plan *p, enum modality m, const char *option, const cha
                             got);
     }
     plan_step_store(&p->step[m], i, v);
+    return 0;
+}
+
+int plan_set_budget(struct plan *p, double ms, struct err *e)
+{
+    if (!(ms == 0 || (ms >= 1 && ms <= MOST_BUDGET_MS))) {
+        err_reason(e, ERR_RANGE, "bad_option_value",
+                   "compression.budget_ms is %.9g; it must be a number of milliseconds from 1 to "
+                   "%d, or 0 for none",
+                   ms, MOST_BUDGET_MS);
+        return err_param(e, "compression.budget_ms");
+    }
+    p->budget_ms = ms;
     return 0;
 }
 
@@ -574,6 +588,9 @@ static void add_plan(struct text *t, const struct plan *p)
     } else if (!is_off(&p->step[MODALITY_TEXT]) || !is_off(&p->step[MODALITY_LM])) {
         add(t, "; protect_system=%s protect_tail=%d min_text_rows=%d",
             p->protect_system ? "true" : "false", p->protect_tail, p->min_text_rows);
+    }
+    if (merges && p->budget_ms > 0) {
+        add(t, "; budget_ms=%.9g", p->budget_ms);
     }
     if (merges && p->guard.on) {
         add_guard(t, &p->guard);

@@ -31,6 +31,7 @@ struct plan {
     /* The operator's text before the messages of each request, such as a policy, NULL = none.
      * Not owned; it must stay as long as plans with it are used. */
     const char *static_prefix;
+    double budget_ms; /* to the first token: compress no more than that takes; 0 = none */
     double cap; /* no step compresses more than so many times; 0 = as planned. Not part of the
                    id: what holds the plan back (roll-out, budget), not what it is */
 };
@@ -66,6 +67,9 @@ int plan_set_number(struct plan *p, enum modality m, const char *option, double 
                     struct err *e);
 int plan_set_text(struct plan *p, enum modality m, const char *option, const char *value,
                   struct err *e);
+
+/* 1 to 600000, 0 = none. ERR_RANGE with param "compression.budget_ms". */
+int plan_set_budget(struct plan *p, double ms, struct err *e);
 
 /* The step for one picture: detail low = the strongest image plan, high = none, auto =
  * the plan; `auto` ratios resolved from the original size (pixels) and the rows it would

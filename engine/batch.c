@@ -83,6 +83,7 @@ void batch_admit(struct engine *en, struct job *j)
 {
     j->admitted_ms = clock_ms();
     j->result.queue_ms = j->admitted_ms - j->submitted_ms;
+    budget_apply(en, j);
     begin(en, j);
     /* A lost STARTED event costs a ping, not the request. */
     (void)job_push(j, JOB_EVENT_STARTED, 0, "", 0, NULL, 0, JOB_FINISH_NONE);

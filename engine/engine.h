@@ -309,6 +309,9 @@ struct job_result {
                               mean_rows_per_layer are of all */
     struct job_attempt attempts[JOB_MAX_ATTEMPTS];
     int n_attempts;
+    double budget_ms;          /* of the plan; 0 = none. Otherwise also: */
+    double budget_expected_ms; /* to the first token, when the request left the queue */
+    double budget_cap; /* so many times at most was enough; 0: it took all that the plan may do */
     double cascade_ratio; /* rows of pictures in full for each row that cascades of this engine have
                              run so far, all rungs counted; 0: this request had none */
     const struct picture_overlay *overlays; /* [n_overlays] when asked for, until job_free */

@@ -389,10 +389,14 @@ bool attempt_may_follow(const struct job *j);
 bool attempt_look(struct engine *en, struct job *j, const float *logits);
 /* The answer goes out as it is: what was held back is sent. */
 void attempt_accept(struct job *j);
-/* The attempt is over; `doubt` says why its answer was not sent, or is NULL. */
-void attempt_close(struct job *j, const char *doubt);
+/* The attempt is over; `why` its answer was not sent, or NULL. */
+void attempt_close(struct job *j, const char *why);
 /* The request was answered: what cascades cost so far. */
 void attempt_count(struct engine *en, struct job *j);
+
+/* budget.c, engine thread, when the job leaves the queue: its plan becomes as mild as the
+ * budget allows. */
+void budget_apply(struct engine *en, struct job *j);
 
 /* shadow.c. Caller's thread, before steps are planned: the plan's level, and whether this
  * request gets a shadow. */

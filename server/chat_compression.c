@@ -95,8 +95,13 @@ static int set_member(struct plan *p, const cJSON *v, struct err *e)
     if (strcmp(v->string, "guard") == 0) {
         return set_guard(p, v, e);
     }
+    if (strcmp(v->string, "budget_ms") == 0) {
+        return cJSON_IsNumber(v) ? plan_set_budget(p, v->valuedouble, e)
+                                 : json_wrong_type(v, "compression.budget_ms", "a number", e);
+    }
     err_reason(e, ERR_INVALID, "unknown_parameter",
-               "'compression' takes profile, image, text, lm and guard, not '%.40s'", v->string);
+               "'compression' takes profile, image, text, lm, guard and budget_ms, not '%.40s'",
+               v->string);
     return err_param(e, "compression.%.40s", v->string);
 }
 

@@ -245,6 +245,17 @@ void render_compression(struct json_writer *w, const struct job_result *result)
         json_key(w, "rollout");
         json_string(w, r->rollout);
     }
+    if (result->budget_ms > 0) {
+        json_key(w, "budget");
+        json_begin_object(w);
+        member_number(w, "ms", result->budget_ms, 3);
+        member_number(w, "expected_ms", result->budget_expected_ms, 3);
+        json_key(w, "cap");
+        result->budget_cap > 0 ? json_number(w, result->budget_cap, 2) : json_null(w);
+        json_key(w, "met");
+        json_bool(w, result->first_token_ms <= result->budget_ms);
+        json_end_object(w);
+    }
     render_guard(w, result);
     render_skipped(w, r);
     json_end_object(w);

@@ -113,6 +113,9 @@ static const struct metric_info table[METRIC_COUNT] = {
                              "tamp_prompt_tokens_total."},
     [METRIC_CASCADE_RUNGS] = {"tamp_cascade_answers_total", COUNTER, true, NULL,
                               "Answers of requests with a cascade, by the rung that gave them."},
+    [METRIC_BUDGETS] = {"tamp_budgets_total", COUNTER, true, NULL,
+                        "Requests with a budget of milliseconds to the first token, by whether it "
+                        "was met."},
     [METRIC_SHADOWS] = {"tamp_shadows_total", COUNTER, true, NULL,
                         "Requests compared with what the other prompt leads to, by outcome: done, "
                         "or abandoned because others came."},
@@ -333,6 +336,11 @@ void metrics_add_result(struct metrics *m, const struct job_result *r)
     metrics_add_pictures(m, r);
     add_report(m, &r->report);
     add_attempts(m, r);
+    if (r->budget_ms > 0) {
+        metrics_add(m, METRIC_BUDGETS,
+                    r->first_token_ms <= r->budget_ms ? "outcome=\"met\"" : "outcome=\"missed\"",
+                    1);
+    }
 }
 
 static void set_passes(struct metrics *m, const struct engine_passes *passes)

@@ -48,7 +48,8 @@ static struct job_result result(void)
 TEST(chat_response_attempts, "an answer that was judged says how often its prompt was run, and why")
 {
     static const char want[] =
-        "\"rollout\":\"1.3x\",\"guard\":{\"redone\":1,\"expected_ratio\":2.5,\"attempts\":[{"
+        "\"rollout\":\"1.3x\",\"budget\":{\"ms\":200,\"expected_ms\":150.5,\"cap\":4,\"met\":true},"
+        "\"guard\":{\"redone\":1,\"expected_ratio\":2.5,\"attempts\":[{"
         "\"rows\":30,\"rung\":0,"
         "\"plain\":false,\"margin\":0.125,\"entropy\":2,\"doubt\":\"narrow_margin\"},"
         "{\"rows\":60,\"rung\":1,\"plain\":false,\"margin\":null,\"entropy\":null,"
@@ -58,6 +59,9 @@ TEST(chat_response_attempts, "an answer that was judged says how often its promp
     struct buf out;
     r.cascade_ratio = 2.5;
     r.report.rollout = "1.3x";
+    r.budget_ms = 200;
+    r.budget_expected_ms = 150.5;
+    r.budget_cap = 4;
     r.rerun_rows = 30;
     r.rerun_image_rows = 16;
     r.report.modality[MODALITY_IMAGE].rows_out = 40;
