@@ -188,7 +188,8 @@ static void fill_result(struct engine *en, struct job *j)
     r->report.compressed_rows = r->prompt_rows > 0 ? r->prompt_rows : r->report.compressed_rows;
     r->report.mean_rows_per_layer = (j->attempt.layer_rows + layer_rows) / s.n_layer;
     r->kv_bytes = kv_used_bytes(&j->kv);
-    r->peak_bytes = j->arena.peak_bytes + kv_bytes(&j->kv) + en->scratch.peak_bytes;
+    r->peak_bytes = j->arena.peak_bytes + j->attempt.kept.peak_bytes + kv_bytes(&j->kv) +
+                    en->scratch.peak_bytes;
 }
 
 /* What the engine thread holds for a job. */

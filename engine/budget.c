@@ -89,9 +89,13 @@ static void apply(struct engine *en, struct job *j, double cap)
         struct prompt_image *im = &j->prompt.images[i];
         struct plan_step step;
         capped_step(im, vision_info(en->vision)->n_rows, cap, &step);
+        if (step.method == compressors[0] && im->planned.method != compressors[0]) {
+            report_skip(&j->result.report, im->planned.stage, "capped");
+        }
         im->planned = step;
         picture_begin(j, i);
     }
+    j->attempt.prepared = j->result.report;
 }
 
 /* Milliseconds from now to the first token at a cap, others included; *rows: of the prompt. */
