@@ -78,7 +78,8 @@ def share(cases: Cases, keys: str) -> None:
             # All places were taken by the first key, and its own requests get no more of them.
             check(any("queue_full" in text for text in crowd.wrong), "the first key had them all")
             left = [text for text in crowd.wrong if "queue_full" not in text]
-            check(len(left) == 1 and "queue_share" in left[0], f"{left}")
+            # None left if a place came free just then; the unit test holds the queue full.
+            check(len(left) <= 1 and all("queue_share" in text for text in left), f"{left}")
 
         cases.run("a key that fills the queue gives way to another", second_key_gets_in)
 
