@@ -32,8 +32,8 @@ struct plan {
      * Not owned; it must stay as long as plans with it are used. */
     const char *static_prefix;
     double budget_ms; /* to the first token: compress no more than that takes; 0 = none */
-    double cap; /* no step compresses more than so many times; 0 = as planned. Not part of the
-                   id: what holds the plan back (roll-out, budget), not what it is */
+    double cap;       /* no step compresses more than so many times; 0 = as planned. Not part of the
+                         id: what holds the plan back (roll-out, budget), not what it is */
 };
 
 #define PLAN_MAX_LM_STEPS 3  /* `steps` of the lm slot */
