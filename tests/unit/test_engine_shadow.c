@@ -12,7 +12,7 @@
 static struct engine_shadow shadows(struct engine *en, uint64_t n)
 {
     struct engine_stats s;
-    for (int i = 0; i < 6000; i++) { /* they run when nothing else does */
+    for (int i = 0; i < 60000; i++) { /* they run when nothing else does, also slowly */
         engine_stats(en, &s);
         if (s.shadow.n_done + s.shadow.n_abandoned >= n) {
             break;
