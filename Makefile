@@ -133,6 +133,7 @@ models: ## bring and check the model files
 test: ## everything; ends with "N passed, N failed"
 	@tools/deps test
 	@$(MAKE) --no-print-directory -j$(jobs) tamp $(B)/unit-tests $(B)/benchmark $(B)/peak build/venv-tests/done build/node/done
+	@$(MAKE) --no-print-directory build/venv-docs/done || echo 'test: no MkDocs, so the site is not tested'
 	@tools/fetch_models
 	@$(MAKE) --no-print-directory $(first_mmproj)
 	@tests/run_all --build $(B) all
@@ -158,6 +159,10 @@ adapter: build/venv-train/done ## train models/adapter.npz and the LoRA again: u
 .PHONY: docs
 docs: $(B)/tamp ## write the generated texts again
 	@tools/gen_docs --tamp $(B)/tamp
+
+.PHONY: site
+site: build/venv-docs/done ## build the documentation site into build/site
+	@NO_MKDOCS_2_WARNING=1 build/venv-docs/bin/mkdocs build --strict
 
 .PHONY: format
 format: ## clang-format all of our C
@@ -215,6 +220,12 @@ build/venv-tests/done: tests/http/requirements.txt tests/browser/requirements.tx
 	@echo 'test: making the Python environment of the HTTP and browser tests'
 	@rm -rf $(@D) && $(python) -m venv $(@D)
 	@$(@D)/bin/pip install --quiet --disable-pip-version-check $(addprefix -r ,$^)
+	@touch $@
+
+build/venv-docs/done: tools/requirements-site.txt
+	@echo 'site: making the Python environment of the documentation'
+	@rm -rf $(@D) && $(python) -m venv $(@D)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 # No lock file: it would name the registry of whoever wrote it. Versions are pinned.
