@@ -18,25 +18,21 @@ static int expect_calls(struct generation *g, const struct chat_tool_format *f, 
     return 0;
 }
 
+static int read_request(struct generation *g, struct chat_request *r, struct err *e)
+{
+    if (model_check(engine_info(g->engine), r->model, e)) {
+        return -1;
+    }
+    generation_options(g, r);
+    return generation_make_choices(g, 1, r->engine.gen.n_choices, e) ||
+                   expect_calls(g, r->tools, e) || generation_submit(g, &r->engine, e)
+               ? -1
+               : 0;
+}
+
 static int read_body(struct generation *g, struct err *e)
 {
-    struct exchange *ex = g->ex;
-    const struct chat_request_limits limits = task_limits(ex, g->engine);
-    struct chat_request r;
-    int rc = chat_request_parse(&r, ex->body.data, ex->body.len, &limits, e);
-    http_drop_body(ex);
-    if (rc == 0) {
-        rc = model_check(engine_info(g->engine), r.model, e);
-    }
-    if (rc == 0) {
-        generation_options(g, &r);
-        rc = generation_make_choices(g, 1, r.engine.gen.n_choices, e) ||
-                     expect_calls(g, r.tools, e) || generation_submit(g, &r.engine, e)
-                 ? -1
-                 : 0;
-    }
-    chat_request_free(&r);
-    return rc;
+    return generation_read(g, REQUEST_CHAT, read_request, e);
 }
 
 static void open_stream(struct generation *g)

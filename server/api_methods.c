@@ -17,12 +17,6 @@ static const char *modality_at(int i)
     return modality_name((enum modality)i);
 }
 
-static void member(struct json_writer *w, const char *key, const char *v)
-{
-    json_key(w, key);
-    json_string(w, v);
-}
-
 static void names_of(struct json_writer *w, const char *key, unsigned mask, int n,
                      const char *(*name)(int))
 {
@@ -66,7 +60,7 @@ static void render_range(struct json_writer *w, const struct compressor_option *
         json_number(w, o->max, 9);
         json_key(w, "auto");
         json_bool(w, o->auto_ok);
-        member(w, "unit", o->unit);
+        json_put(w, "unit", o->unit);
     }
 }
 
@@ -78,12 +72,12 @@ static void render_option(struct json_writer *w, const struct compressor_option 
                                         [OPTION_BOOL] = "boolean",
                                         [OPTION_ENUM] = "string"};
     json_begin_object(w);
-    member(w, "name", o->name);
-    member(w, "type", types[o->type]);
+    json_put(w, "name", o->name);
+    json_put(w, "type", types[o->type]);
     render_range(w, o);
     render_default(w, o);
-    member(w, "help", o->help);
-    member(w, "replaces", o->replaces);
+    json_put(w, "help", o->help);
+    json_put(w, "replaces", o->replaces);
     names_of(w, "slots", o->modalities ? o->modalities & slots : slots, MODALITY_COUNT,
              modality_at);
     json_end_object(w);
@@ -94,9 +88,9 @@ static void render_method(struct json_writer *w, const struct compressor *c)
 {
     const struct compressor_info *info = &c->info;
     json_begin_object(w);
-    member(w, "name", info->name);
-    member(w, "summary", info->summary);
-    member(w, "source", info->source);
+    json_put(w, "name", info->name);
+    json_put(w, "summary", info->summary);
+    json_put(w, "source", info->source);
     names_of(w, "slots", info->modalities, MODALITY_COUNT, modality_at);
     names_of(w, "stages", info->stages, STAGE_COUNT, stage_at);
     json_key(w, "whole_prompt");
@@ -124,10 +118,10 @@ static void render_profile(struct json_writer *w, int i)
     struct buf text;
     buf_init(&text, 4096);
     json_begin_object(w);
-    member(w, "name", plan_profile_name(i));
-    member(w, "summary", plan_profile_summary(i));
+    json_put(w, "name", plan_profile_name(i));
+    json_put(w, "summary", plan_profile_summary(i));
     bool ok = plan_from_profile(&p, plan_profile_name(i), &e) == 0 && plan_print(&p, &text) == 0;
-    member(w, "plan", ok ? buf_str(&text) : NULL);
+    json_put(w, "plan", ok ? buf_str(&text) : NULL);
     json_end_object(w);
     buf_free(&text);
 }
@@ -139,8 +133,8 @@ enum http_next methods_handle(struct exchange *ex)
     buf_init(&body, METHODS_BYTES);
     json_writer_init(&w, &body);
     json_begin_object(&w);
-    member(&w, "object", "compression.methods");
-    member(&w, "default_profile", ex->server->default_plan.profile);
+    json_put(&w, "object", "compression.methods");
+    json_put(&w, "default_profile", ex->server->default_plan.profile);
     names_of(&w, "slots", ~0u, MODALITY_COUNT, modality_at);
     names_of(&w, "stages", ~0u, STAGE_COUNT, stage_at);
     json_key(&w, "profiles");

@@ -26,36 +26,24 @@ int model_check(const struct engine_info *info, const char *name, struct err *e)
     return err_param(e, "model");
 }
 
-static void member_int(struct json_writer *w, const char *key, int64_t v)
-{
-    json_key(w, key);
-    json_int(w, v);
-}
-
-static void member(struct json_writer *w, const char *key, const char *v)
-{
-    json_key(w, key);
-    json_string(w, v);
-}
-
 static void render_model(struct json_writer *w, const struct engine_info *i)
 {
     json_begin_object(w);
-    member(w, "id", i->model_file);
-    member(w, "object", "model");
-    member_int(w, "created", 0);
-    member(w, "owned_by", "tamp");
+    json_put(w, "id", i->model_file);
+    json_put(w, "object", "model");
+    json_put_int(w, "created", 0);
+    json_put(w, "owned_by", "tamp");
     json_key(w, "meta");
     json_begin_object(w);
-    member(w, "name", i->model_name);
-    member(w, "family", i->family);
-    member(w, "projector", i->projector);
-    member_int(w, "n_vocab", i->n_vocab);
-    member_int(w, "n_embd", i->n_embd);
-    member_int(w, "n_ctx", i->n_ctx);
-    member_int(w, "n_ctx_train", i->n_ctx_train);
-    member_int(w, "image_tokens", i->image_rows);
-    member_int(w, "size", (int64_t)i->weight_bytes);
+    json_put(w, "name", i->model_name);
+    json_put(w, "family", i->family);
+    json_put(w, "projector", i->projector);
+    json_put_int(w, "n_vocab", i->n_vocab);
+    json_put_int(w, "n_embd", i->n_embd);
+    json_put_int(w, "n_ctx", i->n_ctx);
+    json_put_int(w, "n_ctx_train", i->n_ctx_train);
+    json_put_int(w, "image_tokens", i->image_rows);
+    json_put_int(w, "size", (int64_t)i->weight_bytes);
     json_end_object(w);
     json_end_object(w);
 }
@@ -82,7 +70,7 @@ enum http_next models_handle(struct exchange *ex)
     buf_init(&body, 8192);
     json_writer_init(&w, &body);
     json_begin_object(&w);
-    member(&w, "object", "list");
+    json_put(&w, "object", "list");
     json_key(&w, "data");
     json_begin_array(&w);
     render_model(&w, info);

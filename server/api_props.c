@@ -4,18 +4,6 @@
 
 #include "server/json_write.h"
 
-static void member(struct json_writer *w, const char *key, const char *v)
-{
-    json_key(w, key);
-    json_string(w, v);
-}
-
-static void member_int(struct json_writer *w, const char *key, int64_t v)
-{
-    json_key(w, key);
-    json_int(w, v);
-}
-
 static void member_number(struct json_writer *w, const char *key, double v)
 {
     json_key(w, key);
@@ -42,20 +30,20 @@ static void render_defaults(struct json_writer *w, const struct engine_info *inf
     const struct generation_params *g = &generation_params_default;
     json_key(w, "default_generation_settings");
     json_begin_object(w);
-    member_int(w, "n_ctx", info->n_ctx);
+    json_put_int(w, "n_ctx", info->n_ctx);
     json_key(w, "params");
     json_begin_object(w);
-    member_int(w, "seed", -1);
-    member_int(w, "max_tokens", g->max_tokens > 0 ? g->max_tokens : -1);
+    json_put_int(w, "seed", -1);
+    json_put_int(w, "max_tokens", g->max_tokens > 0 ? g->max_tokens : -1);
     member_number(w, "temperature", (double)g->temperature);
-    member_int(w, "top_k", g->top_k);
+    json_put_int(w, "top_k", g->top_k);
     member_number(w, "top_p", (double)g->top_p);
     member_number(w, "min_p", (double)g->min_p);
-    member_int(w, "repeat_last_n", g->penalty_last_n);
+    json_put_int(w, "repeat_last_n", g->penalty_last_n);
     member_number(w, "repeat_penalty", (double)g->repeat_penalty);
     member_number(w, "presence_penalty", (double)g->presence_penalty);
     member_number(w, "frequency_penalty", (double)g->frequency_penalty);
-    member_int(w, "speculative.n_max", g->max_draft);
+    json_put_int(w, "speculative.n_max", g->max_draft);
     json_end_object(w);
     json_end_object(w);
 }
@@ -74,19 +62,19 @@ enum http_next props_handle(struct exchange *ex)
     json_writer_init(&w, &body);
     json_begin_object(&w);
     render_defaults(&w, info);
-    member_int(&w, "total_slots", info->n_parallel);
-    member(&w, "model_alias", info->model_name);
-    member(&w, "model_path", info->model_file);
+    json_put_int(&w, "total_slots", info->n_parallel);
+    json_put(&w, "model_alias", info->model_name);
+    json_put(&w, "model_path", info->model_file);
     json_key(&w, "modalities");
     json_begin_object(&w);
     member_bool(&w, "vision", info->projector != NULL);
     member_bool(&w, "audio", false);
     json_end_object(&w);
-    member(&w, "chat_template", info->chat_template);
+    json_put(&w, "chat_template", info->chat_template);
     member_token(&w, "bos_token", en, info->bos);
     member_token(&w, "eos_token", en, info->eos);
-    member(&w, "build_info", ex->server->version);
-    member(&w, "compression", ex->server->default_plan.profile);
+    json_put(&w, "build_info", ex->server->version);
+    json_put(&w, "compression", ex->server->default_plan.profile);
     json_end_object(&w);
     return http_answer(ex, 200, "application/json", &body, NULL);
 }

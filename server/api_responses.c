@@ -61,17 +61,7 @@ static int read_request(struct generation *g, struct chat_request *r, struct err
 
 static int read_body(struct generation *g, struct err *e)
 {
-    struct exchange *ex = g->ex;
-    struct chat_request_limits limits = task_limits(ex, g->engine);
-    struct chat_request r;
-    limits.what = REQUEST_RESPONSE;
-    int rc = chat_request_parse(&r, ex->body.data, ex->body.len, &limits, e);
-    http_drop_body(ex);
-    if (rc == 0) {
-        rc = read_request(g, &r, e);
-    }
-    chat_request_free(&r);
-    return rc;
+    return generation_read(g, REQUEST_RESPONSE, read_request, e);
 }
 
 /* -- events ----------------------------------------------------------------------------------- */

@@ -56,12 +56,6 @@ static void release(struct task *t)
     }
 }
 
-static void member_int(struct json_writer *w, const char *key, int64_t v)
-{
-    json_key(w, key);
-    json_int(w, v);
-}
-
 /* A body of these routes: its tree, and memory for what is made of it. */
 struct body {
     cJSON *root;
@@ -127,13 +121,13 @@ static int count_tokens(struct task *t, enum request_kind what, struct err *e)
         json_begin_object(&w);
         json_key(&w, "object");
         json_string(&w, "response.input_tokens");
-        member_int(&w, "input_tokens", all);
+        json_put_int(&w, "input_tokens", all);
         json_key(&w, "input_tokens_details");
         json_begin_object(&w);
-        member_int(&w, "text_tokens", text);
-        member_int(&w, "image_tokens", image);
+        json_put_int(&w, "text_tokens", text);
+        json_put_int(&w, "image_tokens", image);
         json_end_object(&w);
-        member_int(&w, "compressed_tokens_at_most", job_prompt_bound(j));
+        json_put_int(&w, "compressed_tokens_at_most", job_prompt_bound(j));
         json_end_object(&w);
         job_free(j);
     }
@@ -224,7 +218,7 @@ static void render_tokens(struct json_writer *w, const struct engine *en, const 
     for (int i = 0; i < n; i++) {
         if (with_pieces) {
             json_begin_object(w);
-            member_int(w, "id", ids[i]);
+            json_put_int(w, "id", ids[i]);
             json_key(w, "piece");
             render_piece(w, en, ids[i]);
             json_end_object(w);
@@ -242,8 +236,8 @@ static void render_tokenized(struct buf *out, const struct engine *en, const str
     struct json_writer w;
     json_writer_init(&w, out);
     json_begin_object(&w);
-    member_int(&w, "count", count);
-    member_int(&w, "max_model_len", engine_info(en)->n_ctx);
+    json_put_int(&w, "count", count);
+    json_put_int(&w, "max_model_len", engine_info(en)->n_ctx);
     json_key(&w, "tokens");
     render_tokens(&w, en, ids, n, o->with_pieces);
     json_key(&w, "token_strs");

@@ -136,12 +136,6 @@ void bill_add(struct job_result *sum, const struct job_result *r, bool first)
 
 /* -- usage, timings, memory ----------------------------------------------------------- */
 
-static void member_int(struct json_writer *w, const char *key, int64_t v)
-{
-    json_key(w, key);
-    json_int(w, v);
-}
-
 static void member_number(struct json_writer *w, const char *key, double v, int decimals)
 {
     json_key(w, key);
@@ -161,16 +155,16 @@ void render_modality(struct json_writer *w, const struct report *r, enum modalit
     json_string(w, s->method);
     json_key(w, "stage");
     json_string(w, stage_name(s->stage));
-    member_int(w, "rows_in", s->rows_in);
-    member_int(w, "rows_out", s->rows_out);
+    json_put_int(w, "rows_in", s->rows_in);
+    json_put_int(w, "rows_out", s->rows_out);
     member_number(w, "ratio", s->rows_out > 0 ? (double)s->rows_in / s->rows_out : 1, 4);
     member_number(w, "ms", s->ms, 3);
     if (s->dropped > 0) {
-        member_int(w, "dropped", s->dropped);
+        json_put_int(w, "dropped", s->dropped);
     }
     if (s->n_rungs > 0) {
-        member_int(w, "rung", s->rung);
-        member_int(w, "rungs", s->n_rungs);
+        json_put_int(w, "rung", s->rung);
+        json_put_int(w, "rungs", s->n_rungs);
     }
     json_end_object(w);
 }
@@ -178,8 +172,8 @@ void render_modality(struct json_writer *w, const struct report *r, enum modalit
 static void render_attempt(struct json_writer *w, const struct job_attempt *a)
 {
     json_begin_object(w);
-    member_int(w, "rows", a->rows);
-    member_int(w, "rung", a->rung);
+    json_put_int(w, "rows", a->rows);
+    json_put_int(w, "rung", a->rung);
     json_key(w, "plain");
     json_bool(w, a->plain);
     json_key(w, "margin");
@@ -199,7 +193,7 @@ static void render_guard(struct json_writer *w, const struct job_result *r)
     }
     json_key(w, "guard");
     json_begin_object(w);
-    member_int(w, "redone", r->n_attempts - 1);
+    json_put_int(w, "redone", r->n_attempts - 1);
     if (r->cascade_ratio > 0) {
         member_number(w, "expected_ratio", r->cascade_ratio, 4);
     }
@@ -232,8 +226,8 @@ void render_compression(struct json_writer *w, const struct job_result *result)
     const struct report *r = &result->report;
     json_key(w, "compression");
     json_begin_object(w);
-    member_int(w, "original_tokens", r->original_rows);
-    member_int(w, "compressed_tokens", r->compressed_rows);
+    json_put_int(w, "original_tokens", r->original_rows);
+    json_put_int(w, "compressed_tokens", r->compressed_rows);
     member_number(w, "ratio", report_ratio(r), 4);
     json_key(w, "profile");
     json_string(w, r->profile);
@@ -273,14 +267,14 @@ void render_usage(struct json_writer *w, const struct job_result *r)
 {
     json_key(w, "usage");
     json_begin_object(w);
-    member_int(w, "prompt_tokens", r->prompt_rows);
-    member_int(w, "completion_tokens", r->completion_tokens);
-    member_int(w, "total_tokens", (int64_t)r->prompt_rows + r->completion_tokens);
+    json_put_int(w, "prompt_tokens", r->prompt_rows);
+    json_put_int(w, "completion_tokens", r->completion_tokens);
+    json_put_int(w, "total_tokens", (int64_t)r->prompt_rows + r->completion_tokens);
     json_key(w, "prompt_tokens_details");
     json_begin_object(w);
-    member_int(w, "cached_tokens", r->cached_rows);
-    member_int(w, "text_tokens", r->prompt_rows - image_tokens(r));
-    member_int(w, "image_tokens", image_tokens(r));
+    json_put_int(w, "cached_tokens", r->cached_rows);
+    json_put_int(w, "text_tokens", r->prompt_rows - image_tokens(r));
+    json_put_int(w, "image_tokens", image_tokens(r));
     json_end_object(w);
     render_compression(w, r);
     json_end_object(w);
@@ -290,7 +284,7 @@ static void render_rate(struct json_writer *w, const char *stem, int n, double m
 {
     char key[48];
     snprintf(key, sizeof key, "%s_n", stem);
-    member_int(w, key, n);
+    json_put_int(w, key, n);
     snprintf(key, sizeof key, "%s_ms", stem);
     member_number(w, key, ms, 3);
     snprintf(key, sizeof key, "%s_per_token_ms", stem);
@@ -303,12 +297,12 @@ void render_timings(struct json_writer *w, const struct job_result *r)
 {
     json_key(w, "timings");
     json_begin_object(w);
-    member_int(w, "cache_n", r->cached_rows);
+    json_put_int(w, "cache_n", r->cached_rows);
     render_rate(w, "prompt", r->prompt_rows - r->cached_rows, r->prompt_ms);
     render_rate(w, "predicted", r->completion_tokens, r->predicted_ms);
     if (r->draft_tokens > 0) { /* as llama-server: only where something was drafted */
-        member_int(w, "draft_n", r->draft_tokens);
-        member_int(w, "draft_n_accepted", r->draft_tokens_accepted);
+        json_put_int(w, "draft_n", r->draft_tokens);
+        json_put_int(w, "draft_n_accepted", r->draft_tokens_accepted);
     }
     member_number(w, "queue_ms", r->queue_ms, 3);
     member_number(w, "image_decode_ms", r->image_decode_ms, 3);
@@ -323,9 +317,9 @@ void render_memory(struct json_writer *w, const struct job_result *r)
 {
     json_key(w, "memory");
     json_begin_object(w);
-    member_int(w, "kv_bytes", (int64_t)r->kv_bytes);
-    member_int(w, "kv_bytes_saved", (int64_t)r->kv_bytes_saved);
-    member_int(w, "peak_bytes", (int64_t)r->peak_bytes);
+    json_put_int(w, "kv_bytes", (int64_t)r->kv_bytes);
+    json_put_int(w, "kv_bytes_saved", (int64_t)r->kv_bytes_saved);
+    json_put_int(w, "peak_bytes", (int64_t)r->peak_bytes);
     json_end_object(w);
 }
 
@@ -343,7 +337,7 @@ void render_head(struct json_writer *w, const struct completion *c, const char *
     json_string(w, c->id);
     json_key(w, "object");
     json_string(w, object);
-    member_int(w, "created", c->created);
+    json_put_int(w, "created", c->created);
     json_key(w, "model");
     json_string(w, c->model);
 }
@@ -353,7 +347,7 @@ void render_head(struct json_writer *w, const struct completion *c, const char *
 static void render_choice(struct json_writer *w, int index, const struct choice *c)
 {
     json_begin_object(w);
-    member_int(w, "index", index);
+    json_put_int(w, "index", index);
     json_key(w, "message");
     json_begin_object(w);
     json_key(w, "role");

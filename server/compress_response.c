@@ -4,12 +4,6 @@
 
 #include <string.h>
 
-static void member_int(struct json_writer *w, const char *key, int64_t v)
-{
-    json_key(w, key);
-    json_int(w, v);
-}
-
 static void member_number(struct json_writer *w, const char *key, double v, int decimals)
 {
     json_key(w, key);
@@ -23,11 +17,11 @@ static void render_images(struct json_writer *w, const struct job_result *r)
     json_begin_array(w);
     for (int i = 0; i < p->n_pictures; i++) {
         json_begin_object(w);
-        member_int(w, "index", i);
-        member_int(w, "width", p->pictures[i].width);
-        member_int(w, "height", p->pictures[i].height);
-        member_int(w, "rows_in", p->pictures[i].n_whole);
-        member_int(w, "rows_out", p->pictures[i].n_rows);
+        json_put_int(w, "index", i);
+        json_put_int(w, "width", p->pictures[i].width);
+        json_put_int(w, "height", p->pictures[i].height);
+        json_put_int(w, "rows_in", p->pictures[i].n_whole);
+        json_put_int(w, "rows_out", p->pictures[i].n_rows);
         if (i < r->n_overlays) {
             json_key(w, "overlay");
             render_overlay(w, r, i);
@@ -48,7 +42,7 @@ static void render_piece(struct json_writer *w, const struct preview_piece *p)
     } else {
         json_null(w);
     }
-    member_int(w, "tokens", p->n_tokens);
+    json_put_int(w, "tokens", p->n_tokens);
     json_key(w, "protected");
     json_bool(w, p->fixed);
     json_end_object(w);
@@ -62,8 +56,8 @@ static void render_segments(struct json_writer *w, const struct job_preview *p)
     for (int i = 0; i < p->n_pieces;) {
         const struct preview_piece *first = &p->pieces[i];
         json_begin_object(w);
-        member_int(w, "message", first->message);
-        member_int(w, "part", first->part);
+        json_put_int(w, "message", first->message);
+        json_put_int(w, "part", first->part);
         json_key(w, "pieces");
         json_begin_array(w);
         for (; i < p->n_pieces && p->pieces[i].message == first->message &&
@@ -84,7 +78,7 @@ static void render_estimate(struct json_writer *w, const struct job_preview *p)
     member_number(w, "first_token_ms", p->first_token_ms, 3);
     member_number(w, "cpu_ms", p->cpu_ms, 3);
     member_number(w, "cost_ratio", p->cost_ratio, 4);
-    member_int(w, "kv_bytes", (int64_t)p->kv_bytes);
+    json_put_int(w, "kv_bytes", (int64_t)p->kv_bytes);
     json_end_object(w);
 }
 
@@ -93,8 +87,8 @@ static void render_counts(struct json_writer *w, const struct report *r)
 {
     json_key(w, "profile");
     json_string(w, r->profile);
-    member_int(w, "original_tokens", r->original_rows);
-    member_int(w, "compressed_tokens", r->compressed_rows);
+    json_put_int(w, "original_tokens", r->original_rows);
+    json_put_int(w, "compressed_tokens", r->compressed_rows);
     member_number(w, "ratio", report_ratio(r), 4);
     member_number(w, "mean_rows_per_layer", r->mean_rows_per_layer, 2);
     for (int m = 0; m < MODALITY_COUNT; m++) {

@@ -78,6 +78,23 @@ int generation_submit(struct generation *g, struct engine_request *r, struct err
     return 0;
 }
 
+int generation_read(struct generation *g, enum request_kind what,
+                    int (*use)(struct generation *g, struct chat_request *r, struct err *e),
+                    struct err *e)
+{
+    struct exchange *ex = g->ex;
+    struct chat_request_limits limits = task_limits(ex, g->engine);
+    struct chat_request r;
+    limits.what = what;
+    int rc = chat_request_parse(&r, ex->body.data, ex->body.len, &limits, e);
+    http_drop_body(ex);
+    if (rc == 0) {
+        rc = use(g, &r, e);
+    }
+    chat_request_free(&r);
+    return rc;
+}
+
 void generation_prepare(struct exchange *ex)
 {
     struct err e = ERR_INIT;

@@ -67,6 +67,10 @@ struct generation_form {
 /* For `read`: first the choices of all jobs, then each job into the queue. */
 int generation_make_choices(struct generation *g, int n_jobs, int per_job, struct err *e);
 int generation_submit(struct generation *g, struct engine_request *r, struct err *e);
+/* Parses the body, which is then given back, and hands what it says to `use`. */
+int generation_read(struct generation *g, enum request_kind what,
+                    int (*use)(struct generation *g, struct chat_request *r, struct err *e),
+                    struct err *e);
 /* What of a request decides how it is answered; draws a seed where it names none. */
 void generation_options(struct generation *g, struct chat_request *r);
 struct token_names generation_names(const struct generation *g);

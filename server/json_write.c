@@ -169,3 +169,15 @@ void json_raw(struct json_writer *w, const char *json, size_t n)
     before_value(w);
     buf_append(w->out, json, n);
 }
+
+void json_put(struct json_writer *w, const char *key, const char *v)
+{
+    json_key(w, key);
+    json_string(w, v);
+}
+
+void json_put_int(struct json_writer *w, const char *key, int64_t v)
+{
+    json_key(w, key);
+    json_int(w, v);
+}

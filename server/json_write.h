@@ -30,6 +30,9 @@ void json_int(struct json_writer *w, int64_t v);
 void json_number(struct json_writer *w, double v, int decimals);
 void json_bool(struct json_writer *w, bool v);
 void json_null(struct json_writer *w);
+/* A key and its value. */
+void json_put(struct json_writer *w, const char *key, const char *v);
+void json_put_int(struct json_writer *w, const char *key, int64_t v);
 /* A value that is JSON already. */
 void json_raw(struct json_writer *w, const char *json, size_t n);
 

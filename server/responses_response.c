@@ -4,18 +4,6 @@
 
 #include <string.h>
 
-static void member(struct json_writer *w, const char *key, const char *v)
-{
-    json_key(w, key);
-    json_string(w, v);
-}
-
-static void member_int(struct json_writer *w, const char *key, int64_t v)
-{
-    json_key(w, key);
-    json_int(w, v);
-}
-
 static void member_raw(struct json_writer *w, const char *key, const char *json)
 {
     json_key(w, key);
@@ -37,7 +25,7 @@ static const char *status_of(const struct response *r)
 static void render_part(struct json_writer *w, const char *text, size_t n)
 {
     json_begin_object(w);
-    member(w, "type", "output_text");
+    json_put(w, "type", "output_text");
     json_key(w, "text");
     json_string_n(w, text, n);
     member_raw(w, "annotations", "[]");
@@ -49,10 +37,10 @@ static void render_part(struct json_writer *w, const char *text, size_t n)
 static void render_item(struct json_writer *w, const struct response *r)
 {
     json_begin_object(w);
-    member(w, "type", "message");
-    member(w, "id", r->item_id);
-    member(w, "status", status_of(r));
-    member(w, "role", "assistant");
+    json_put(w, "type", "message");
+    json_put(w, "id", r->item_id);
+    json_put(w, "status", status_of(r));
+    json_put(w, "role", "assistant");
     json_key(w, "content");
     json_begin_array(w);
     if (r->finish != JOB_FINISH_NONE) {
@@ -70,17 +58,17 @@ static void render_response_usage(struct json_writer *w, const struct job_result
         return;
     }
     json_begin_object(w);
-    member_int(w, "input_tokens", b->prompt_rows);
+    json_put_int(w, "input_tokens", b->prompt_rows);
     json_key(w, "input_tokens_details");
     json_begin_object(w);
-    member_int(w, "cached_tokens", b->cached_rows);
+    json_put_int(w, "cached_tokens", b->cached_rows);
     json_end_object(w);
-    member_int(w, "output_tokens", b->completion_tokens);
+    json_put_int(w, "output_tokens", b->completion_tokens);
     json_key(w, "output_tokens_details");
     json_begin_object(w);
-    member_int(w, "reasoning_tokens", 0);
+    json_put_int(w, "reasoning_tokens", 0);
     json_end_object(w);
-    member_int(w, "total_tokens", (int64_t)b->prompt_rows + b->completion_tokens);
+    json_put_int(w, "total_tokens", (int64_t)b->prompt_rows + b->completion_tokens);
     render_compression(w, b);
     json_end_object(w);
 }
@@ -93,8 +81,8 @@ static void render_error(struct json_writer *w, const struct err *e)
         return;
     }
     json_begin_object(w);
-    member(w, "code", "server_error");
-    member(w, "message", e->msg);
+    json_put(w, "code", "server_error");
+    json_put(w, "message", e->msg);
     json_end_object(w);
 }
 
@@ -121,14 +109,14 @@ static void render_echo(struct json_writer *w, const struct response_echo *o)
 void response_render(struct json_writer *w, const struct response *r)
 {
     json_begin_object(w);
-    member(w, "id", r->completion->id);
-    member(w, "object", "response");
-    member_int(w, "created_at", r->completion->created);
-    member(w, "status", status_of(r));
+    json_put(w, "id", r->completion->id);
+    json_put(w, "object", "response");
+    json_put_int(w, "created_at", r->completion->created);
+    json_put(w, "status", status_of(r));
     render_error(w, r->error);
     member_raw(w, "incomplete_details",
                r->finish == JOB_FINISH_LENGTH ? "{\"reason\":\"max_output_tokens\"}" : "null");
-    member(w, "model", r->completion->model);
+    json_put(w, "model", r->completion->model);
     json_key(w, "output");
     json_begin_array(w);
     if (r->has_item || r->finish != JOB_FINISH_NONE) {
@@ -140,9 +128,9 @@ void response_render(struct json_writer *w, const struct response *r)
     member_raw(w, "previous_response_id", "null");
     member_raw(w, "reasoning", "{\"effort\":null,\"summary\":null}");
     member_raw(w, "store", "false");
-    member(w, "tool_choice", "auto");
+    json_put(w, "tool_choice", "auto");
     member_raw(w, "tools", "[]");
-    member(w, "truncation", "disabled");
+    json_put(w, "truncation", "disabled");
     render_response_usage(w, r->bill);
     if (r->bill) {
         render_timings(w, r->bill);
@@ -158,8 +146,8 @@ static void event_begin(struct buf *out, int *sequence, const char *type, struct
     buf_printf(out, "event: %s\ndata: ", type);
     json_writer_init(w, out);
     json_begin_object(w);
-    member(w, "type", type);
-    member_int(w, "sequence_number", (*sequence)++);
+    json_put(w, "type", type);
+    json_put_int(w, "sequence_number", (*sequence)++);
 }
 
 static void event_end(struct buf *out, struct json_writer *w)
@@ -171,9 +159,9 @@ static void event_end(struct buf *out, struct json_writer *w)
 /* Which text of which item: there is one of each. */
 static void place(struct json_writer *w, const struct response *r)
 {
-    member(w, "item_id", r->item_id);
-    member_int(w, "output_index", 0);
-    member_int(w, "content_index", 0);
+    json_put(w, "item_id", r->item_id);
+    json_put_int(w, "output_index", 0);
+    json_put_int(w, "content_index", 0);
 }
 
 void response_event(struct buf *out, int *sequence, const char *type, const struct response *r)
@@ -189,7 +177,7 @@ static void item_event(struct buf *out, int *sequence, const char *type, const s
 {
     struct json_writer w;
     event_begin(out, sequence, type, &w);
-    member_int(&w, "output_index", 0);
+    json_put_int(&w, "output_index", 0);
     json_key(&w, "item");
     render_item(&w, r);
     event_end(out, &w);
@@ -244,8 +232,8 @@ void response_error(struct buf *out, int *sequence, const struct err *e)
 {
     struct json_writer w;
     event_begin(out, sequence, "error", &w);
-    member(&w, "code", e->reason ? e->reason : err_code_name(e->code));
-    member(&w, "message", e->msg);
-    member(&w, "param", e->param[0] ? e->param : NULL);
+    json_put(&w, "code", e->reason ? e->reason : err_code_name(e->code));
+    json_put(&w, "message", e->msg);
+    json_put(&w, "param", e->param[0] ? e->param : NULL);
     event_end(out, &w);
 }
