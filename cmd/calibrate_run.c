@@ -5,6 +5,7 @@
 #include "cmd/calibrate_judge.h"
 #include "config/version.h"
 
+#include <math.h>
 #include <nettle/sha2.h>
 #include <signal.h>
 #include <string.h>
@@ -72,6 +73,12 @@ static uint64_t key_of(const struct calibrate_run *c, int item, int step)
     return key ? key : 1;
 }
 
+/* The file of answers has thousandths: a calibration that goes on must sum up the same. */
+static double as_kept(double ms)
+{
+    return round(ms * 1000) / 1000;
+}
+
 static int ask(struct calibrate_run *c, int item, int step, uint64_t key)
 {
     struct chat_request r;
@@ -89,8 +96,9 @@ static int ask(struct calibrate_run *c, int item, int step, uint64_t key)
         const struct job_result *result = job_result(job);
         const struct calibrate_answer a = {.text = (char *)(uintptr_t)buf_str(&text),
                                            .mean_rows = result->report.mean_rows_per_layer,
-                                           .prompt_ms = result->prompt_ms + result->vision_ms,
-                                           .compress_ms = result->compress_ms};
+                                           .prompt_ms =
+                                               as_kept(result->prompt_ms + result->vision_ms),
+                                           .compress_ms = as_kept(result->compress_ms)};
         rc = calibrate_pairs_add(&c->pairs, key, c->data.items[item].line, c->printed[step], &a,
                                  &c->e);
         c->n_asked++;

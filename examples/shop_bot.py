@@ -166,8 +166,9 @@ def main() -> None:
         message = asked.choices[0].message
         messages.append(message.model_dump(exclude_none=True))
         for call in message.tool_calls or []:
-            result = json.dumps(shop.run(call.function.name, json.loads(call.function.arguments)))
-            print(f"    {call.function.name}({call.function.arguments}) -> {result}")
+            arguments = json.loads(call.function.arguments)
+            result = json.dumps(shop.run(call.function.name, arguments))
+            print(f"    {call.function.name}({json.dumps(arguments)}) -> {result}")
             messages.append({"role": "tool", "tool_call_id": call.id, "content": result})
         said = api.chat.completions.create(
             messages=messages, max_tokens=60, model="default", temperature=0  # type: ignore[arg-type]

@@ -3,6 +3,7 @@ small model of random weights, whose answers are as good as any to compare."""
 
 from __future__ import annotations
 
+import difflib
 import json
 import random
 import signal
@@ -84,7 +85,9 @@ def goes_on_where_it_was_stopped() -> None:
         report = (folder / "out" / "report.md").read_text()
         check(run(data, folder / "out").returncode == 0, "third run")
         check(len(answers(folder / "out")) == len(every), "it asked again")
-        check((folder / "out" / "report.md").read_text().split("## How")[0] == report.split("## How")[0], "another report")
+        again = (folder / "out" / "report.md").read_text()
+        change = difflib.unified_diff(report.split("## How")[0].splitlines(), again.split("## How")[0].splitlines(), lineterm="")
+        check(again.split("## How")[0] == report.split("## How")[0], "another report: " + "; ".join(change))
 
 
 def refuses_what_it_cannot_do() -> None:
