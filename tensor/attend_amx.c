@@ -40,7 +40,8 @@ INLINE void split(const float *x, int n, __m512i part[ATTEND_BULK_PARTS], const 
     }
 }
 
-static void left(uint16_t *tiles, const float *x, size_t ld, int n, int depth, int parts)
+INLINE void left_parts(uint16_t *tiles, const float *x, size_t ld, int n, int depth,
+                       const int parts)
 {
     for (int first = 0; first < n; first += SIDE) {
         for (int k = 0; k < depth; k += DEPTH, tiles += BOTH_PARTS) {
@@ -48,13 +49,22 @@ static void left(uint16_t *tiles, const float *x, size_t ld, int n, int depth, i
                 __m512i part[ATTEND_BULK_PARTS];
                 bool is_there = first + r < n;
                 const float *row = is_there ? x + (size_t)(first + r) * ld + k : x;
-                split(row, is_there ? depth - k : 0, part, ATTEND_BULK_PARTS);
+                split(row, is_there ? depth - k : 0, part, parts);
                 _mm512_storeu_si512(tiles + r * DEPTH, part[0]);
                 if (parts > 1) {
                     _mm512_storeu_si512(tiles + WORDS + r * DEPTH, part[1]);
                 }
             }
         }
+    }
+}
+
+static void left(uint16_t *tiles, const float *x, size_t ld, int n, int depth, int parts)
+{
+    if (parts > 1) {
+        left_parts(tiles, x, ld, n, depth, 2);
+    } else {
+        left_parts(tiles, x, ld, n, depth, 1);
     }
 }
 
